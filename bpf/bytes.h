@@ -1,0 +1,50 @@
+// Words of eight bytes instead of loops: the verifier walks every turn of a loop, so the fewer the better.
+#define V(x) (*(volatile __typeof__(x) *)&(x))                  // state in memory, so that the verifier's states merge
+#define barrier_var(v) asm volatile("" : "+r"(v))
+#define ONES 0x0101010101010101ULL
+#define LOWER (0x20 * ONES)
+#define HIGH (0x80 * ONES)
+#define W8(a, b, c, d, e, f, g, h) ((u64)(a) | (u64)(b) << 8 | (u64)(c) << 16 | (u64)(d) << 24 | (u64)(e) << 32 | (u64)(f) << 40 | \
+                                    (u64)(g) << 48 | (u64)(h) << 56)
+#define W7(a, b, c, d, e, f, g) W8(a, b, c, d, e, f, g, 0)
+
+// Through an argument: clang turns *(u64 *)&s->b[i] into eight byte loads, for it knows that b is not aligned.
+static __always_inline u64 load8(void *p) { return *(volatile u64 *)p; }
+static __always_inline void store8(void *p, u64 v) { *(volatile u64 *)p = v; }
+
+// Index of the lowest marked byte; marks are 0x80 bits.
+static __always_inline u32 first(u64 m) { m &= -m; return ((m >> 7) * 0x0001020304050607ULL) >> 56; }
+
+// Marks the bytes of w that equal c: exact up to and with the lowest one.
+static __always_inline u64 bytes_equal(u64 w, u8 c) { w ^= c * ONES; return (w - ONES) & ~w & HIGH; }
+
+// A macro: as an inline function its loop would be unrolled by four, before the number of words is known.
+#define copy8(to, from, words) do { u64 *to_ = (void *)(to), *from_ = (void *)(from); \
+    _Pragma("unroll") for (u32 k_ = 0; k_ < (words); k_++) V(to_[k_]) = from_[k_]; } while (0)
+#define zero8(to, words) do { u64 *to_ = (void *)(to); \
+    _Pragma("unroll") for (u32 k_ = 0; k_ < (words); k_++) V(to_[k_]) = 0; } while (0)
+
+// Decimal value of 8 digits, the first in the lowest byte. *bad gets the marks of what is no digit.
+static __always_inline u64 decimal8(u64 t, u64 *bad) {
+  t ^= '0' * ONES;
+  *bad |= (((t & ~HIGH) + 0x76 * ONES) | t) & HIGH;
+  t &= 0x0f * ONES;
+  t = (t * 10 + (t >> 8)) & 0x00ff00ff00ff00ffULL;
+  t = (t * 100 + (t >> 16)) & 0x0000ffff0000ffffULL;
+  return (t * 10000 + (t >> 32)) & 0xffffffff;
+}
+
+// Marks the bytes that are no hexadecimal digit.
+static __always_inline u64 not_hex(u64 x) {
+  u64 t = x ^ '0' * ONES, digit = ((t & ~HIGH) + 0x76 * ONES) | t, y = (x | LOWER) ^ 0x60 * ONES, letter = (((y & ~HIGH) + 0x79 * ONES) | y);
+  u64 none = ((y & ~HIGH) + 0x7f * ONES) ^ HIGH;                // 0x60 itself is no letter
+  return digit & (letter | none) & HIGH;
+}
+
+// The eight hexadecimal digits of x, the first in the lowest byte, as a number.
+static __always_inline u64 hex8(u64 x) {
+  x = (x & 0x0f * ONES) + 9 * (x >> 6 & ONES);
+  x = (x << 4 | x >> 8) & 0x00ff00ff00ff00ffULL;
+  x = (x << 8 | x >> 16) & 0x0000ffff0000ffffULL;
+  return (x << 16 | x >> 32) & 0xffffffff;
+}

@@ -1,0 +1,39 @@
+// A connection at a tap's domain and its two directions. Only packets of one direction write that direction's state.
+#define OWNER_WORDS 12
+struct flow_key { u64 a[2], b[2]; u16 port_a, port_b; u32 domain; };    // a is the lower endpoint
+
+enum { NEW, KNOWN };                                            // stage of a direction: is `next` known?
+enum { ENDED = 1, AHEAD_FIN = 2 };                              // marks of a direction: its FIN was seen; a FIN came before missing bytes
+
+struct direction {
+  u64 left;                                                     // bytes that the owner lets pass unseen
+  u32 next, ack;                                                // sequence number expected; acknowledgement sent last with data
+  u32 ahead, ahead_end;                                         // sequence numbers of what came before missing bytes; equal: nothing did
+  u64 ahead_tail;                                               // the last bytes of these
+  u16 held;                                                     // bytes of these, from the first on, that lie in `held`
+  u8 stage, marks;
+  u32 entered, leaving;                                         // differ while a CPU is inside
+  u32 turns;                                                    // segments that began with something else, while nothing is known
+  u64 owner[OWNER_WORDS];                                       // the owner's state of this direction
+};
+
+// Why a connection is not looked at any more. One lookup, then it is left alone.
+enum { OPEN, OPAQUE_TLS, OPAQUE_HTTP2, OPAQUE_OTHER, OPAQUE_UPGRADED, OPAQUE_DISTRUSTED, UNWATCHED, IGNORED };
+
+struct flow {
+  struct direction d[2];
+  u64 id;                                                       // never used twice
+  u32 generation;                                               // of the watch list, when it was asked
+  u8 verdict, owner, closer, joined;                            // owner: its slot in `programs`. closer: 1 + direction of the first FIN
+  u8 known, pad[7];                                             // what it is was counted
+};
+
+struct tap {                                                    // value of `taps`: written by user space once, counted here
+  u64 flows, http, tls, http2, other, one_sided, two_sided;
+};
+struct domain { u32 ifindex, domain; };                         // value of `domains`
+struct settings { u32 only, generation, watching, ignoring; };  // written by user space
+struct prefix { u32 bits, address[4]; };                        // key of `watched`: bits of a v4-mapped address in network order
+struct tuple { u64 local[2], remote[2]; u16 local_port, remote_port; u32 zero; };
+struct message { u64 flow; u32 number, direction; };            // key of everything that belongs to a message or a direction
+struct held { u8 data[2 * HELD]; };                             // twice: the verifier sees offset and size apart

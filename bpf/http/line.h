@@ -1,0 +1,231 @@
+// One line of HTTP/1: start lines (RFC 9112, 3 and 4), header fields (5), chunk sizes (7.1). Each looks at no more than the first HTTP_CARRY bytes.
+// What is rare (odd white space, lists of lengths, unknown methods, folded lines) goes to the program `http_odd` by its id.
+
+static __always_inline void fail(struct http_direction *h, u32 cause) { V(h->cause) = cause; }
+
+// Sequence number of the byte at b[at].
+static __always_inline u32 sequence(struct http_scratch *s, u32 at) { return V(s->base) + V(s->nxt) - (V(s->end) - at); }
+
+static __always_inline void status_line(struct http_scratch *s, struct http_direction *h, u32 line) {
+  u8 *p = &s->b[line & HTTP_MASK];
+  u32 a = p[9] - '0', b = p[10] - '0', c = p[11] - '0', interim = V(h->interim);
+  if (p[8] != ' ' || a - 1 > 8 || b > 9 || c > 9 || V(h->role) == REQUEST || V(s->other_role) == RESPONSE) { fail(h, HTTP_COUNT_resync_syntax); return; }
+  u32 seq = sequence(s, line), flags = V(h->flags);
+  V(h->status) = a * 100 + b * 10 + c;
+  V(h->minor) = p[7] - '0';
+  V(h->role) = RESPONSE;
+  V(h->flags) = interim ? flags | HTTP_FLAG_INTERIM : 0;
+  V(h->seq) = seq;
+  if (!interim) V(h->first) = seq;
+}
+
+// Code of the method in x, k bytes long.
+static __always_inline u32 method_code(u64 x, u32 k) {
+  u64 word = x << (64 - 8 * (k & 7)) >> (64 - 8 * (k & 7));
+  if (k == 3 && word == W7('G', 'E', 'T', 0, 0, 0, 0)) return HTTP_METHOD_GET;
+  if (k == 4 && word == W7('P', 'O', 'S', 'T', 0, 0, 0)) return HTTP_METHOD_POST;
+  if (k == 4 && word == W7('H', 'E', 'A', 'D', 0, 0, 0)) return HTTP_METHOD_HEAD;
+  if (k == 3 && word == W7('P', 'U', 'T', 0, 0, 0, 0)) return HTTP_METHOD_PUT;
+  if (k == 6 && word == W7('D', 'E', 'L', 'E', 'T', 'E', 0)) return HTTP_METHOD_DELETE;
+  if (k == 5 && word == W7('P', 'A', 'T', 'C', 'H', 0, 0)) return HTTP_METHOD_PATCH;
+  if (k == 7 && word == W7('O', 'P', 'T', 'I', 'O', 'N', 'S')) return HTTP_METHOD_OPTIONS;
+  if (k == 7 && word == W7('C', 'O', 'N', 'N', 'E', 'C', 'T')) return HTTP_METHOD_CONNECT;
+  if (k == 5 && word == W7('T', 'R', 'A', 'C', 'E', 0, 0)) return HTTP_METHOD_TRACE;
+  if (k == 5 && word == W7('Q', 'U', 'E', 'R', 'Y', 0, 0)) return HTTP_METHOD_QUERY;
+  return HTTP_METHOD_OTHER;
+}
+
+static __always_inline void request_line(struct http_scratch *s, struct http_direction *h, u32 line, u32 eol, u32 cut) {
+  struct http_record *r = &s->p.r;
+  u8 *p = &s->b[line & HTTP_MASK];
+  zero8(&s->p, (sizeof s->p - HTTP_LINE) / 8);
+  u64 m = bytes_equal(load8(p), ' ');
+  V(s->k) = 0;
+  if (!m) { m = bytes_equal(load8(p + 8), ' '); V(s->k) = 8; }
+  if (!m) { m = bytes_equal(load8(p + 16), ' '); V(s->k) = 16; }
+  u32 k = V(s->k) + first(m | 1ULL << 63);                      // length of the method
+  V(s->k) = k;
+  if (!m || !k || V(h->role) == RESPONSE || V(s->other_role) == REQUEST) { fail(h, HTTP_COUNT_resync_syntax); return; }
+  V(r->method) = method_code(load8(p), k);
+  u32 code = V(r->method);
+  k = V(s->k);
+  if (!code && V(s->tentative)) { fail(h, HTTP_COUNT_resync_syntax); return; }     // after a loss, only what cannot be chance
+  V(s->id) = code ? 0 : H_METHOD;
+  V(r->method_len) = k;
+  V(s->n) = HTTP_CARRY;                                         // of a line that is cut, the end is looked at when it comes
+  V(r->target_wire_len) = 65535;
+  if (!cut) {
+    u8 *q = &s->b[(eol - 9) & HTTP_MASK];
+    u32 n = eol - 9 - (line + k + 1), minor = q[8] - '0';
+    if (load8(q) != W8(' ', 'H', 'T', 'T', 'P', '/', '1', '.') || minor > 9 || (s32)n <= 0) { fail(h, HTTP_COUNT_resync_syntax); return; }
+    V(r->minor) = minor;
+    V(s->n) = n;
+    V(r->target_wire_len) = n;
+  }
+  u32 room = HTTP_LINE - 1 - V(s->k), n = V(s->n);
+  if (room > HTTP_TARGET) room = HTTP_TARGET;
+  V(r->flags) = n > room ? HTTP_FLAG_TARGET_CUT : 0;
+  V(r->target_len) = n > room ? room : n;
+  V(s->to) = V(s->k) + 1 + V(r->target_len);
+  if (V(s->certain) && (s32)(V(h->number) - V(s->other_number)) > 0) {
+    V(h->pipelined) = 1;
+    V(r->flags) |= HTTP_FLAG_PIPELINED;
+  }
+  V(r->request_ack) = V(h->ack);
+  V(h->seq) = sequence(s, V(s->start));
+  V(r->request_seq) = V(h->seq);
+  V(s->p.alone) = V(h->alone) & !V(h->pipelined);
+  V(h->alone) = 0;                                              // what follows in this segment is pipelined
+  V(h->role) = REQUEST;
+  V(r->request_start_ns) = V(h->start_ns);
+  copy8(r->line, &s->b[V(s->start) & HTTP_MASK], HTTP_LINE / 8);
+  zero8(r->line + (V(s->to) & 2047), HTTP_LINE / 8);            // what follows the target; this also writes into b, below all that is still needed
+}
+
+// Copies the value at b[from..to) to s->field of the request's record, zero behind it, and its length to s->length.
+static __always_inline void keep(struct http_scratch *s) {
+  u8 *q = &s->b[V(s->from) & HTTP_MASK], *base = (u8 *)&s->p;
+  V(s->n) = V(s->to) - V(s->from);
+  if (V(s->n) > 255) V(s->n) = 255;
+  base[V(s->length) & 2047] = V(s->n);
+  if (V(s->n) > HTTP_AGENT) V(s->n) = HTTP_AGENT;
+  copy8(s->value, q, HTTP_AGENT / 8);
+  zero8(s->value + (V(s->n) & 127), HTTP_AGENT / 8);
+  u8 *to = base + (V(s->field) & 2047);
+  copy8(to, s->value, HTTP_TEXT / 8);
+  if (V(s->id) == H_AGENT) copy8(to + HTTP_TEXT, s->value + HTTP_TEXT, (HTTP_AGENT - HTTP_TEXT) / 8);
+}
+
+// 16 or 8 lower-case hexadecimal digits as bytes; *bad gets marks. W3C Trace Context, 3.2.2.
+static __always_inline u32 hex4(u8 *q, u64 *bad) {
+  u64 x = load8(q);
+  *bad |= not_hex(x) | (x & ~(x << 1) & 0x40 * ONES);           // upper case: bit 6 without bit 5
+  return __builtin_bswap32(hex8(x));
+}
+
+static __always_inline void traceparent(struct http_scratch *s, struct http_direction *h) {
+  struct http_record *r = &s->p.r;
+  u32 from = V(s->from), n = V(s->to) - from, seen = V(h->seen);
+  u8 *q = &s->b[from & HTTP_MASK];
+  u64 bad = 0;
+  V(h->seen) = seen | TRACEPARENT;
+  V(r->traced) = 0;
+  if (seen & TRACEPARENT || n < 55 || q[2] != '-' || q[35] != '-' || q[52] != '-') return;      // two of them are none
+  u32 w0 = hex4(q + 3, &bad), w1 = hex4(q + 11, &bad), w2 = hex4(q + 19, &bad), w3 = hex4(q + 27, &bad);
+  u32 p0 = hex4(q + 36, &bad), p1 = hex4(q + 44, &bad);
+  store8(s->value, 0x3030303030303030ULL);
+  s->value[0] = q[0]; s->value[1] = q[1]; s->value[2] = q[53]; s->value[3] = q[54];
+  u32 ends = hex4(s->value, &bad);
+  u32 version = ends & 255, flags = ends >> 8 & 255;
+  if (bad || version == 255 || (version ? n > 55 && q[55] != '-' : n != 55) || !(w0 | w1 | w2 | w3) || !(p0 | p1)) return;
+  u32 *t = (u32 *)r->trace_id, *u = (u32 *)r->parent_id;
+  V(t[0]) = w0; V(t[1]) = w1; V(t[2]) = w2; V(t[3]) = w3; V(u[0]) = p0; V(u[1]) = p1;
+  V(r->traceparent_version) = version;
+  V(r->trace_flags) = flags;
+  V(r->traced) = 1;
+}
+
+#define FIELD(name) (__builtin_offsetof(struct http_pending, r) + __builtin_offsetof(struct http_record, name))
+
+// A text value that is not kept yet: the first of its name counts.
+static __always_inline void text(struct http_scratch *s, struct http_direction *h) {
+  u32 id = V(s->id);
+  if (id == H_TRACEPARENT) { traceparent(s, h); return; }
+  V(s->field) = FIELD(host); V(s->length) = FIELD(host_len);
+  if (id == H_AGENT) { V(s->field) = FIELD(agent); V(s->length) = FIELD(agent_len); }
+  if (id == H_TRACESTATE) { V(s->field) = FIELD(tracestate); V(s->length) = FIELD(tracestate_len); }
+#if HTTP_SLOTS
+  if (id >= H_SLOT) { V(s->field) = FIELD(slots) + (id - H_SLOT) * HTTP_TEXT; V(s->length) = FIELD(slot_len) + (id - H_SLOT); }
+#endif
+  u8 *base = (u8 *)&s->p;
+  if (!base[V(s->length) & 2047]) keep(s);
+}
+
+static __always_inline void content_length(struct http_direction *h, u64 value) {
+  u64 before = V(h->length);
+  u32 seen = V(h->seen);
+  if (seen & LENGTH && before != value) { V(h->seen) = seen | CONFLICT; return; }
+  V(h->length) = value;
+  V(h->seen) = seen | LENGTH;
+}
+
+// Which header that matters a line holds: its id, and the length of its name with the colon.
+static __always_inline void recognise(struct http_scratch *s, u8 *p, u32 role) {
+  u64 x = load8(p) | LOWER, y = load8(p + 8) | LOWER, z = load8(p + 16) | LOWER;
+  V(s->id) = H_NONE;
+  V(s->k) = 0;
+  if (x == W8('c', 'o', 'n', 't', 'e', 'n', 't', '-')) {
+    if (y << 8 == W8(0, 'l', 'e', 'n', 'g', 't', 'h', ':')) { V(s->id) = H_LENGTH; V(s->k) = 15; }
+    return;
+  }
+  if (x == W8('t', 'r', 'a', 'n', 's', 'f', 'e', 'r')) {
+    if (y == W8('-', 'e', 'n', 'c', 'o', 'd', 'i', 'n') && (u16)z == ('g' | ':' << 8)) { V(s->id) = H_CODING; V(s->k) = 18; }
+    return;
+  }
+  if (role != REQUEST) return;
+  if (x << 24 == W8(0, 0, 0, 'h', 'o', 's', 't', ':')) { V(s->id) = H_HOST; V(s->k) = 5; }
+  else if (x == W8('u', 's', 'e', 'r', '-', 'a', 'g', 'e')) { if (y << 40 == W8(0, 0, 0, 0, 0, 'n', 't', ':')) { V(s->id) = H_AGENT; V(s->k) = 11; } }
+  else if (x == W8('t', 'r', 'a', 'c', 'e', 'p', 'a', 'r')) { if (y << 32 == W8(0, 0, 0, 0, 'e', 'n', 't', ':')) { V(s->id) = H_TRACEPARENT; V(s->k) = 12; } }
+  else if (x == W8('t', 'r', 'a', 'c', 'e', 's', 't', 'a')) { if (y << 40 == W8(0, 0, 0, 0, 0, 't', 'e', ':')) { V(s->id) = H_TRACESTATE; V(s->k) = 11; } }
+#ifdef HTTP_SLOT_NAMES
+  HTTP_SLOT_NAMES
+#endif
+}
+
+// The header of a line, its value in from..to. What is not plain stays in s->id, for `http_odd`.
+static __always_inline void header(struct http_scratch *s, struct http_direction *h, u32 line, u32 eol) {
+  u8 *p = &s->b[line & HTTP_MASK];
+  recognise(s, p, V(h->role));
+  u32 folded = *p == ' ' || *p == '\t';                         // obs-fold: goes on with the header before
+  V(s->odd) = folded;
+  if (folded) V(s->id) = V(h->header);
+  else V(h->header) = V(s->id);
+  u32 id = V(s->id);
+  if (!id) return;
+  u32 from = line + V(s->k);
+  V(s->from) = from + (s->b[from & HTTP_MASK] == ' ');
+  V(s->to) = eol;
+  from = V(s->from);
+  u64 ends = s->b[from & HTTP_MASK] * (ONES & ~255ULL) + s->b[(eol - 1) & HTTP_MASK];
+  u32 n = eol - from;
+  if ((s32)n <= 0) { V(s->id) = 0; return; }
+  if ((bytes_equal(ends, ' ') | bytes_equal(ends, '\t')) & 0x8080) V(s->odd) = 1;
+  if (id > H_CODING) {
+    if (V(s->odd)) return;
+    text(s, h);
+    V(s->id) = 0;
+    return;
+  }
+  u64 low = load8(&s->b[from & HTTP_MASK]), high = load8(&s->b[(from + 8) & HTTP_MASK]), bad = n > 16;
+  if (id == H_CODING) {
+    if (n != 7 || (low | LOWER) << 8 != W8(0, 'c', 'h', 'u', 'n', 'k', 'e', 'd') || V(s->odd)) return;
+    V(h->seen) = (V(h->seen) & ~CODED) | CHUNKED;
+    V(s->id) = 0;
+    return;
+  }
+  store8(s->value, '0' * ONES); store8(s->value + 8, '0' * ONES);
+  store8(s->value + 16, low); store8(s->value + 24, high);      // 16 bytes that end where the value does, with zeros before it
+  u8 *t = s->value + (n & 31);
+  u64 v = decimal8(load8(t), &bad) * 100000000 + decimal8(load8(t + 8), &bad);
+  if (bad || V(s->odd)) return;
+  content_length(h, v);
+  V(s->id) = 0;
+}
+
+// Size in hexadecimal; up to 15 digits here, more of them (zeros) in `http_odd`.
+static __always_inline void chunk_size(struct http_scratch *s, struct http_direction *h, u32 line, u32 cut) {
+  u8 *p = &s->b[line & HTTP_MASK];
+  u64 x = load8(p), y = load8(p + 8), m = not_hex(x), w = not_hex(y);
+  V(s->k) = m ? first(m) : w ? 8 + first(w) : 16;
+  u32 digits = V(s->k);
+  if (digits == 16) { V(s->id) = H_CHUNK; return; }
+  u64 b = *(p + (digits & 15)) * ONES ^ W8(';', '\r', '\n', ' ', '\t', ';', ';', ';');      // what may follow: an extension, white space, the line's end
+  if (!digits || !((b - ONES) & ~b & HIGH)) { fail(h, HTTP_COUNT_resync_syntax); return; }
+  store8(s->value, '0' * ONES); store8(s->value + 8, '0' * ONES);
+  store8(s->value + 16, x); store8(s->value + 24, y);
+  u8 *t = s->value + (digits & 31);
+  u64 v = hex8(load8(t)) << 32 | hex8(load8(t + 8));
+  V(s->d.left) = v;
+  V(h->body) += v;
+  V(h->phase) = cut ? CHUNK_EXTENSION : V(s->d.left) ? CHUNK_DATA : TRAILERS;
+}

@@ -1,0 +1,51 @@
+// Position is lost. What is certain of the message in hand is kept, then its number is given up, and the next certain start line is waited for.
+int http_settle(struct __sk_buff *skb) {
+  u32 zero = 0;
+  struct http_scratch *s = http_scratch.lookup(&zero);
+  if (!s) return 0;
+  struct http_direction *h = http_of(&s->d);
+  u32 phase = V(h->phase), role = V(h->role), cause = V(h->cause), more = 1;
+  if (cause == HTTP_COUNT_resync_truncated || cause == HTTP_COUNT_resync_carry) {
+    V(h->cause) = 0;
+    http_unseen(&s->d);                                         // in chunks: go on to their end
+    if (!V(h->cause)) {
+      V(s->pos) = V(s->line) = V(s->end) = HTTP_CARRY;
+      programs.call(skb, PROGRAM_http_stream);
+      return 0;
+    }
+  }
+  V(h->cause) = 0;
+  if (V(s->tentative)) cause = 0;
+  else if (!role && !(V(h->seen) & HTTP) && !V(h->losses)) {    // a connection that did not begin with HTTP
+    V(s->verdict) = V(s->other_role) ? OPAQUE_DISTRUSTED : OPAQUE_OTHER;
+    V(h->phase) = STOPPED;
+    programs.call(skb, PROGRAM_http_stream);
+    return 0;
+  }
+  if (cause) http_count(s, cause);
+  u32 certain = V(s->certain) && role == REQUEST;
+  if (phase >= CHUNK_SIZE && phase < DONE) {
+    V(s->ended_ns) = V(h->last_ns);
+    finish(s, h, HTTP_FLAG_UNCERTAIN_END | (phase == FIXED ? 0 : HTTP_FLAG_UNCERTAIN_SIZE));
+    more = 0;
+  }
+  u32 number = V(h->number), losses = V(h->losses), seen = V(h->seen);
+  if (certain) V(h->lost_number) = number;
+  V(h->number) = number + more;
+  V(h->floor) = number + more;
+  V(h->losses) = losses + 1;
+  V(h->seen) = seen & HTTP;
+  V(h->phase) = RESYNC;
+  V(h->line) = 0;
+  V(h->interim) = 0;
+  V(s->certain) = 0;
+  V(s->d.left) = 0;
+  V(s->pos) = V(s->line) = V(s->end) = HTTP_CARRY;
+  if (V(s->retry) && cause == HTTP_COUNT_resync_gap) {
+    V(h->phase) = START;                                        // what was lost lies before this segment, which may begin with a start line
+    V(s->tentative) = 1;
+  } else V(s->nxt) = V(s->stop);
+  V(s->retry) = 0;
+  programs.call(skb, PROGRAM_http_stream);
+  return 0;
+}

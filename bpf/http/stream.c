@@ -1,0 +1,246 @@
+// An exact HTTP/1 stream parser. A stream is two operations: "next line" and "pass n bytes"; one loop does both, a turn of it is a step. The program calls
+// itself until the segment is used up; what is unfinished goes to `http_partial` and `flows`.
+
+// The window is used up: keep the unfinished line in front of it and load what follows. 0: the segment is used up too.
+static __always_inline int refill(struct __sk_buff *skb, struct http_scratch *s, struct http_direction *h, u32 end) {
+  u32 line_held = end - V(s->line);
+  if (V(h->seen) & SKIP) line_held = 0;
+  if (line_held && end != HTTP_CARRY) copy8(s->b, &s->b[(end - HTTP_CARRY) & HTTP_MASK], HTTP_CARRY / 8);
+  V(s->line) = HTTP_CARRY - line_held;
+  V(h->line) = line_held;
+  V(s->pos) = V(s->end) = HTTP_CARRY;
+  u32 nxt = V(s->nxt);
+  u64 n = V(s->stop) - nxt;
+  s32 there = V(s->there) - nxt;
+  if (!n) return 0;
+  if (there <= 0) {                                             // a capture that left bytes out
+    fail(h, HTTP_COUNT_resync_truncated);
+    V(s->nxt) = V(s->stop);
+    return 1;
+  }
+  if (n > there) n = there;
+  if (n > HTTP_WINDOW) n = HTTP_WINDOW;
+  n = n - 1; barrier_var(n); n &= HTTP_WINDOW - 1; n = n + 1; barrier_var(n);
+  V(s->nxt) = nxt + n;
+  V(s->end) = HTTP_CARRY + n;
+  long failed;
+  if (V(s->kept)) {
+    struct held *x = held.lookup(&s->pm);
+    if (!x) { V(s->nxt) = V(s->stop); fail(h, HTTP_COUNT_resync_gap); return 1; }
+    failed = bpf_probe_read_kernel(s->b + HTTP_CARRY, n, x->data + (nxt & (HELD - 1)));
+  } else failed = bpf_skb_load_bytes(skb, nxt, s->b + HTTP_CARRY, n);
+  if (failed) fail(h, HTTP_COUNT_resync_truncated);
+  return 1;
+}
+
+// Pass over body bytes. 0: the segment ends inside the body.
+static __always_inline int pass(struct http_scratch *s, struct http_direction *h, u32 phase) {
+  u32 pos = V(s->pos), end = V(s->end);
+  u64 at = V(s->nxt) - (end - pos), there = V(s->stop) - at, n = V(s->d.left);
+  if (n > there) n = there;
+  V(s->d.left) -= n;
+  pos += n;
+  if (n > end - (pos - n)) { V(s->nxt) = at + n; pos = HTTP_CARRY; V(s->end) = HTTP_CARRY; }
+  u32 left = V(s->d.left) != 0, next = phase == CHUNK_DATA ? CHUNK_CRLF : DONE;
+  if (!left && phase == CHUNK_DATA && pos + 2 <= V(s->end) && s->b[pos & HTTP_MASK] == '\r' && s->b[(pos + 1) & HTTP_MASK] == '\n') {
+    pos += 2;                                                   // saves a step
+    next = CHUNK_SIZE;
+  }
+  V(s->pos) = V(s->line) = pos;
+  V(h->line) = 0;
+  if (left) return 0;
+  V(h->phase) = next;
+  return 1;
+}
+
+static __always_inline void head_end(struct http_scratch *s, struct http_direction *h) {
+  u32 seen = V(h->seen);
+  V(s->ready) = 0;
+  V(h->header) = H_NONE;
+  V(s->next_phase) = seen & CHUNKED ? CHUNK_SIZE : UNTIL_CLOSE;
+  V(s->next_left) = seen & CHUNKED ? 0 : EVER;
+  if ((seen & (LENGTH | CHUNKED | CODED)) == LENGTH) {
+    V(s->next_left) = V(h->length);
+    V(s->next_phase) = V(s->next_left) ? FIXED : DONE;
+  }
+  V(s->n) = sequence(s, V(s->pos)) - V(h->seq);
+  if (V(h->role) == REQUEST) {
+    seen = V(h->seen);
+    if (seen & CONFLICT || seen & CODED) {                      // a request whose end nobody can know (RFC 9112, 6.3)
+      if (seen & CONFLICT) http_count(s, HTTP_COUNT_length_conflict);
+      V(s->verdict) = OPAQUE_DISTRUSTED;
+      V(h->phase) = STOPPED;
+      return;
+    }
+    if (V(s->next_phase) == UNTIL_CLOSE) { V(s->next_phase) = DONE; V(s->next_left) = 0; }
+    V(s->d.left) = V(h->body) = V(s->next_left);
+    V(s->p.r.request_head) = V(s->n);
+    V(h->phase) = V(s->next_phase) == DONE ? START : V(s->next_phase);
+    open_request(s, h);
+    return;
+  }
+  V(h->interim) = V(h->status) < 200 && V(h->status) != 101;
+  if (V(h->interim)) { V(h->phase) = START; return; }
+  V(s->from) = V(s->n);
+  struct http_pending *p = pair(s, h);
+  if (!p) {                                                     // was it a HEAD? so where the response ends is not known either
+    http_count(s, HTTP_COUNT_unpaired);
+    fail(h, HTTP_COUNT_resync_unpaired);
+    return;
+  }
+  u32 status = V(h->status);
+  p->r.status = status;
+  p->r.response_seq = V(h->seq);
+  p->r.response_head = V(s->from);
+  p->r.response_start_ns = V(h->start_ns);
+  p->flags = V(h->flags) | V(h->resynchronised) * HTTP_FLAG_RESYNCHRONISED;
+  p->early = !V(p->req_done);
+  V(s->k) = p->r.method;
+  u32 bodiless = status == 204 || status == 304 || V(s->k) == HTTP_METHOD_HEAD;
+  if (status == 101 || (V(s->k) == HTTP_METHOD_CONNECT && status < 300)) { bodiless = 1; V(s->verdict) = OPAQUE_UPGRADED; }
+  if (!bodiless && V(h->seen) & CONFLICT) {                     // its status is certain, nothing that follows is
+    bodiless = 1;
+    http_count(s, HTTP_COUNT_length_conflict);
+    V(s->verdict) = OPAQUE_DISTRUSTED;
+    p->flags |= HTTP_FLAG_UNCERTAIN_END | HTTP_FLAG_UNCERTAIN_SIZE;
+  }
+  if (bodiless) { V(s->next_phase) = DONE; V(s->next_left) = 0; }
+  V(s->d.left) = V(h->body) = V(s->next_left);
+  V(h->phase) = V(s->next_phase);
+}
+
+// The line at b[start..eol) of a head, of chunks or of trailers.
+static __always_inline void line_read(struct http_scratch *s, struct http_direction *h, u32 phase) {
+  u32 line = V(s->start), eol = V(s->eol);                      // from here on there is one state, however the end was found
+  if (eol <= line) {                                            // an empty line
+    if (phase == HEAD) V(s->ready) = 1;
+    else if (phase == TRAILERS) V(h->phase) = DONE;
+    else if (phase == CHUNK_CRLF) V(h->phase) = CHUNK_SIZE;
+    else if (phase != START) fail(h, HTTP_COUNT_resync_syntax);
+    V(s->carried) = 0;
+    return;
+  }
+  if (phase == HEAD) { header(s, h, line, eol); return; }
+  if (phase == CHUNK_SIZE) { chunk_size(s, h, line, V(s->cut)); return; }
+  if (phase == CHUNK_CRLF) fail(h, HTTP_COUNT_resync_syntax);
+  if (phase != START) return;
+  u32 cut = V(s->cut), seen = V(h->seen);
+  if (!V(s->carried)) V(h->start_ns) = V(s->now);
+  V(h->seen) = (seen & (SKIP | HTTP)) | (cut ? LONG_START : 0);
+  V(h->length) = 0;
+  V(h->header) = H_NONE;
+  u64 x = load8(&s->b[line & HTTP_MASK]);
+  if (x << 8 == W8(0, 'H', 'T', 'T', 'P', '/', '1', '.')) { status_line(s, h, line); V(h->seen) &= ~LONG_START; }
+  else request_line(s, h, line, eol, cut);
+  V(s->carried) = 0;
+  if (V(h->cause)) return;
+  V(s->tentative) = 0;
+  V(h->seen) |= HTTP;
+  V(h->phase) = HEAD;
+}
+
+int http_stream(struct __sk_buff *skb) {
+  u32 zero = 0;
+  struct http_scratch *s = http_scratch.lookup(&zero);
+  if (!s) return 0;
+  struct http_direction *h = http_of(&s->d);
+#pragma clang loop unroll(disable)
+  for (u32 i = 0; i < HTTP_STEPS; i++) {
+    if (V(s->early)) { programs.call(skb, PROGRAM_http_early); goto spent; }
+    if (V(h->cause)) { programs.call(skb, PROGRAM_http_settle); goto spent; }
+    u32 phase = V(h->phase), pos = V(s->pos), end = V(s->end), line, nl, cut = 0;
+    if (phase >= FIXED) {
+body:
+      phase = V(h->phase);
+      V(s->next_phase) = phase;
+      if (phase > DONE) goto out;                               // RESYNC, STOPPED
+      if (phase != DONE && !pass(s, h, phase)) {
+        if (V(s->next_phase) != UNTIL_CLOSE || !V(s->fin)) goto out;
+        V(h->body) -= V(s->d.left);
+        V(s->d.left) = 0;
+        V(h->phase) = DONE;
+      }
+      if (V(h->phase) == DONE) {
+        V(s->ended_ns) = V(s->now);
+        u32 lost = V(s->next_phase) == CHUNKS_LOST;
+        V(s->next_phase) = 0;
+        finish(s, h, lost ? HTTP_FLAG_UNCERTAIN_END | HTTP_FLAG_UNCERTAIN_SIZE : 0);
+        if (V(s->k)) fail(h, HTTP_COUNT_resync_gap);
+      }
+      continue;
+    }
+    line = V(s->line);
+    if (pos >= end) {
+      if (end - line <= HTTP_CARRY || V(h->seen) & SKIP) { if (!refill(skb, s, h, end)) goto out; continue; }
+      nl = end; cut = 1;                                        // longer than what is looked at: judge it by its beginning
+    } else {
+#pragma clang loop unroll(disable)
+      for (u32 w = 0; w < HTTP_WORDS; w++) {                    // reads up to 8 * HTTP_WORDS bytes past the end; what is found there is dropped
+        u64 m = bytes_equal(load8(&s->b[pos & HTTP_MASK]), '\n');
+        if (m) { V(s->nl) = pos + first(m); goto found; }
+        pos += 8;
+      }
+      V(s->pos) = pos > end ? end : pos;
+      continue;
+found:
+      nl = V(s->nl);
+      if (nl >= end) { V(s->pos) = end; continue; }
+    }
+    V(s->line) = V(s->pos) = cut ? end : nl + 1;
+    u32 seen = V(h->seen);
+    V(h->seen) = cut ? seen | SKIP : seen & ~SKIP;
+    V(s->start) = line;
+    V(s->eol) = nl - (s->b[(nl - 1) & HTTP_MASK] == '\r');
+    V(s->cut) = cut;
+    if (seen & SKIP) {
+      if (cut) continue;
+      if (phase == CHUNK_EXTENSION) V(h->phase) = V(s->d.left) ? CHUNK_DATA : TRAILERS;
+      if (phase == HEAD && seen & LONG_START) {
+        u8 *q = &s->b[(V(s->eol) - 9) & HTTP_MASK];
+        if (load8(q) != W8(' ', 'H', 'T', 'T', 'P', '/', '1', '.')) fail(h, HTTP_COUNT_resync_syntax);
+        V(s->p.r.minor) = q[8] - '0';
+        V(h->seen) &= ~LONG_START;
+      }
+      continue;
+    }
+    line_read(s, h, phase);
+    if (V(s->id)) { programs.call(skb, PROGRAM_http_odd); goto spent; }
+    if (V(h->cause)) continue;
+    if (V(h->phase) == HEAD && V(s->pos) + 2 <= V(s->end)) {     // the empty line behind it, in the same step
+      u32 at = V(s->pos);
+      u16 two = *(volatile u16 *)&s->b[at & HTTP_MASK];
+      if (two == ('\r' | '\n' << 8)) {
+        V(s->pos) = V(s->line) = at + 2;
+        V(s->ready) = 1;
+      }
+    }
+    if (V(s->ready)) head_end(s, h);
+    phase = V(h->phase);
+    if (phase >= FIXED && !V(h->cause)) goto body;              // in the same step: one step per chunk
+  }
+  programs.call(skb, PROGRAM_http_stream);
+spent:
+  fail(h, HTTP_COUNT_resync_budget);                            // the budget of tail calls is spent; the next segment settles it
+out:;
+  u32 phase = V(h->phase), line = V(h->line);
+  if (phase >= FIXED) V(h->line) = line = 0;
+  if (s->d.ahead != s->d.ahead_end && (s32)(s->d.next - s->d.ahead) >= 0) programs.call(skb, PROGRAM_http_ahead);
+  if (phase == START && line && !V(s->carried)) V(h->start_ns) = V(s->now);
+  V(h->last_ns) = V(s->now);
+  if (line || (phase == HEAD && V(h->role) == REQUEST)) {
+    struct http_part *part = http_partial.lookup(&s->pm);       // once a flow has needed an entry it keeps it: cheaper than a new one each time
+    if (part) copy8(part, s, sizeof *part / 8);
+    else http_partial.update(&s->pm, (struct http_part *)s);
+  }
+  struct flow *f = flows.lookup(&s->key);
+  if (!f) return 0;
+  struct direction *d = &f->d[s->direction & 1];
+  if (V(d->entered) != V(s->d.entered)) {                       // another CPU was inside meanwhile
+    fail(h, HTTP_COUNT_resync_collision);
+    V(s->d.entered) = V(d->entered);
+  }
+  V(s->d.leaving) = V(s->d.entered);
+  __builtin_memcpy(d, &s->d, sizeof s->d);
+  if (V(s->fin) || V(s->verdict) || (!f->known && V(h->seen) & HTTP)) { s->entered_by_stream = 1; programs.call(skb, PROGRAM_http_end); }
+  return 0;
+}

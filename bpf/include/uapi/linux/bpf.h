@@ -1,0 +1,1 @@
+// Empty: bcc includes it, and nothing of it is needed.

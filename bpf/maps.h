@@ -1,0 +1,26 @@
+// All maps of the packet program: key -> value, owner, bound, and what happens when full.
+
+// 0 -> counters by COUNT_*, and the segment in hand. Per CPU, so that counting costs no bus; one value, so that a packet looks it up once. The segment lies
+// here, not on the stack: what is read back from a map is any number to the verifier, so the many ways of taking a packet apart become one state.
+struct counters { u64 n[COUNTERS]; struct segment p; };
+BPF_PERCPU_ARRAY(counters, struct counters, 1);
+// connection -> its state. The longest unused one is evicted; its open requests become `evicted` in the walk of user space.
+BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, FLOWS);
+// (flow, 1 + direction) -> payload that came before a missing segment. The longest unused one is evicted: that hole then costs its message.
+BPF_TABLE("lru_hash", struct message, struct held, held, HELD_FLOWS);
+// interface -> its counters. User space fills and empties it; an interface without entry is watched all the same.
+BPF_HASH(taps, u32, struct tap, TAPS);
+// ifindex modulo DOMAINS -> domain of that tap. Empty by default: every tap is its own domain.
+BPF_ARRAY(domains, struct domain, DOMAINS);
+// 0 -> what user space wants.
+BPF_ARRAY(settings, struct settings, 1);
+// network -> 1 watched, 2 excluded; the longest prefix wins. User space fills it and says when it is full.
+BPF_LPM_TRIE(watched, struct prefix, u32, WATCHED);
+// connection -> 1: one of the agent's own exports. User space adds it before it connects and takes it out afterwards.
+BPF_HASH(ignored, struct tuple, u32, 1024);
+// slot -> program of an owner. User space holds it: a program array forgets when its last user-space reference goes.
+BPF_PROG_ARRAY(programs, 16);
+// 0 -> a fresh flow, too large for the stack.
+BPF_PERCPU_ARRAY(fresh_flow, struct flow, 1);
+// 0 -> an empty value for `held`.
+BPF_ARRAY(empty_held, struct held, 1);

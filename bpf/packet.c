@@ -1,0 +1,260 @@
+// Entry of every tap: L2 to L4, the flow, its sequence numbers, the cheap endings. Whatever is left goes to the flow's owner by tail call.
+// A SOCK_DGRAM packet socket puts offset 0 at the network header, as a test run does.
+
+// VLAN tags that stand in the frame. Sent frames may have the network header behind the tags already (net/packet/af_packet.c), so what follows decides.
+static __always_inline u32 after_tags(struct __sk_buff *skb, u32 *protocol) {
+  u32 off = 0;
+#pragma unroll
+  for (u32 i = 0; i < VLANS; i++) {
+    struct { u16 tci, type; u8 next, rest; u16 total; } t;
+    if (*protocol != HTONS(ETH_P_8021Q) && *protocol != HTONS(ETH_P_8021AD)) break;
+    if (bpf_skb_load_bytes(skb, off, &t, sizeof t)) break;
+    u32 ip4 = t.type == HTONS(ETH_P_IP) && t.next >> 4 == 4, ip6 = t.type == HTONS(ETH_P_IPV6) && t.next >> 4 == 6;
+    if (ip4 || ip6 || t.type == HTONS(ETH_P_8021Q) || t.type == HTONS(ETH_P_8021AD)) { *protocol = t.type; off += 4; continue; }
+    u32 version = (u8)t.tci >> 4;
+    if (version == 4) *protocol = HTONS(ETH_P_IP);
+    else if (version == 6) *protocol = HTONS(ETH_P_IPV6);
+    break;
+  }
+  return off;
+}
+
+// Reads L3 and L4 into p. Returns COUNTERS when it is a TCP segment, else its outcome.
+static __always_inline u32 dissect(struct __sk_buff *skb, struct segment *p) {
+  u32 protocol = V(skb->protocol), off = 0, total;
+  struct { struct ipv4_header ip; struct tcp_header tcp; } h;
+  struct tcp_header tcp;
+  if (protocol == HTONS(ETH_P_8021Q) || protocol == HTONS(ETH_P_8021AD)) off = after_tags(skb, &protocol);
+  if (protocol == HTONS(ETH_P_IP)) {
+    u32 l3 = off, fits = !bpf_skb_load_bytes(skb, off, &h, sizeof h);
+    if (!fits && bpf_skb_load_bytes(skb, off, &h, sizeof h.ip)) return COUNT_malformed;
+    u32 ihl = (h.ip.version_ihl & 15) * 4;
+    if (h.ip.version_ihl >> 4 != 4 || ihl < 20) return COUNT_malformed;
+    if (h.ip.protocol != IPPROTO_TCP) {
+      u16 length = bpf_ntohs(h.ip.total);
+      p->off = off + ihl; p->size = length > ihl ? length - ihl : 0;
+      p->flags = h.ip.protocol == IPPROTO_UDP;
+      return COUNT_not_tcp;
+    }
+    if (h.ip.fragment & HTONS(0x3fff)) return COUNT_fragment;
+    if (!fits) return COUNT_malformed;
+    off += ihl;
+    tcp = h.tcp;
+    if (ihl != 20 && bpf_skb_load_bytes(skb, off, &tcp, sizeof tcp)) return COUNT_malformed;
+    total = bpf_ntohs(h.ip.total);
+    total = total ? l3 + total : p->length;                      // BIG TCP
+    p->source[0] = p->destination[0] = 0;
+    p->source[1] = V4_MAPPED | (u64)h.ip.source << 32;
+    p->destination[1] = V4_MAPPED | (u64)h.ip.destination << 32;
+  } else if (protocol == HTONS(ETH_P_IPV6)) {
+    struct ipv6_header ip;
+    if (bpf_skb_load_bytes(skb, off, &ip, sizeof ip) || (ip.flow & 0xf0) != 0x60) return COUNT_malformed;
+    total = ip.payload ? off + sizeof ip + bpf_ntohs(ip.payload) : p->length;
+    off += sizeof ip;
+    u32 next = ip.next;
+#pragma unroll
+    for (u32 i = 0; i < EXTENSIONS; i++) {
+      u8 extension[2];
+      if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS && next != IPPROTO_AH) break;
+      if (bpf_skb_load_bytes(skb, off, extension, 2)) return COUNT_malformed;
+      off += next == IPPROTO_AH ? (extension[1] + 2) * 4 : (extension[1] + 1) * 8;
+      next = extension[0];
+    }
+    if (next == IPPROTO_FRAGMENT) return COUNT_fragment;
+    if (next != IPPROTO_TCP) {
+      p->off = off; p->size = total > off ? total - off : 0;
+      p->flags = next == IPPROTO_UDP;
+      return COUNT_not_tcp;
+    }
+    if (bpf_skb_load_bytes(skb, off, &tcp, sizeof tcp)) return COUNT_malformed;
+    p->source[0] = ip.source[0]; p->source[1] = ip.source[1];
+    p->destination[0] = ip.destination[0]; p->destination[1] = ip.destination[1];
+  } else return COUNT_not_ip;
+  u32 doff = (tcp.offset >> 4) * 4;
+  off += doff;
+  if (doff < 20 || total < off) return COUNT_malformed;
+  p->off = off; p->size = total - off;
+  p->flags = tcp.flags;
+  p->seq = bpf_ntohl(tcp.seq); p->ack = bpf_ntohl(tcp.ack);
+  p->source_port = bpf_ntohs(tcp.source); p->destination_port = bpf_ntohs(tcp.destination);
+  return COUNTERS;
+}
+
+// Is one of the flow's endpoints watched, and is it not one of the agent's own connections?
+static __always_inline u32 admit(struct settings *w, struct segment *p) {
+  if (w->ignoring) {
+    struct tuple t = {.local = {p->source[0], p->source[1]}, .remote = {p->destination[0], p->destination[1]},
+                      .local_port = p->source_port, .remote_port = p->destination_port};
+    if (ignored.lookup(&t)) return IGNORED;
+    struct tuple u = {.local = {p->destination[0], p->destination[1]}, .remote = {p->source[0], p->source[1]},
+                      .local_port = p->destination_port, .remote_port = p->source_port};
+    if (ignored.lookup(&u)) return IGNORED;
+  }
+  if (!w->watching) return OPEN;
+  struct prefix x = {.bits = 128};
+  __builtin_memcpy(x.address, p->source, 16);
+  u32 *a = watched.lookup(&x);
+  u32 from = a ? *a : 0;
+  __builtin_memcpy(x.address, p->destination, 16);
+  a = watched.lookup(&x);
+  u32 to = a ? *a : 0;
+  if (from == 2 || to == 2 || (w->only && from != 1 && to != 1)) return UNWATCHED;
+  return OPEN;
+}
+
+// A new flow, or the old one begun afresh.
+static __always_inline struct flow *begin(struct __sk_buff *skb, struct counters *c, struct flow_key *k, struct segment *p) {
+  u32 zero = 0;
+  struct flow *f = fresh_flow.lookup(&zero);
+  struct settings *w = settings.lookup(&zero);
+  if (!f || !w) return 0;
+  __builtin_memset(f, 0, sizeof *f);
+  f->id = bpf_ktime_get_ns() << 8 | (bpf_get_smp_processor_id() & 255);
+  f->generation = w->generation;
+  f->verdict = admit(w, p);
+  f->joined = !(p->flags & TCP_SYN);
+  c->n[COUNT_flows]++;
+  if (f->joined) c->n[COUNT_flows_joined]++;
+  if (f->verdict == UNWATCHED) c->n[COUNT_flows_unwatched]++;
+  if (f->verdict == IGNORED) c->n[COUNT_flows_ignored]++;
+  u32 ifindex = p->ifindex;
+  struct tap *t = taps.lookup(&ifindex);
+  if (t) __sync_fetch_and_add(&t->flows, 1);
+  flows.update(k, f);
+  return flows.lookup(k);
+}
+
+// Keeps payload that came before missing bytes, or at least remembers that it passed. Only a prefix of it is kept.
+static __always_inline void hold(struct __sk_buff *skb, struct flow *f, struct direction *d, struct segment *p) {
+  struct message m = {.flow = f->id, .direction = 1 + p->direction};
+  u32 zero = 0, size = p->size, end = p->seq + size, at = d->held, none = d->ahead == d->ahead_end;
+  if (p->flags & TCP_FIN) d->marks |= AHEAD_FIN;
+  if (none) { d->ahead = d->ahead_end = p->seq; at = d->held = 0; }
+  else if ((s32)(p->seq - d->ahead) < 0) { d->ahead = p->seq; d->held = 0; at = HELD; }    // a second hole: what was kept no longer follows
+  if (p->seq == d->ahead_end && at == d->ahead_end - d->ahead && size - 1 < HELD && at + size <= HELD && p->off + size <= p->length) {
+    struct held *h = held.lookup(&m);
+    if (!h) {
+      struct held *empty = empty_held.lookup(&zero);
+      if (empty) held.update(&m, empty);
+      h = held.lookup(&m);
+    }
+    u64 n = size - 1, to = at;
+    barrier_var(n); n &= HELD - 1; n = n + 1; barrier_var(n);
+    barrier_var(to); to &= HELD - 1; barrier_var(to);
+    if (h && !bpf_skb_load_bytes(skb, p->off, h->data + to, n)) d->held = at + size;
+  }
+  if ((s32)(end - d->ahead_end) <= 0) return;
+  d->ahead_end = end;
+  d->ahead_tail = 0;
+  if (size >= 8) bpf_skb_load_bytes(skb, p->off + size - 8, &d->ahead_tail, 8);
+}
+
+static __always_inline int opaque(struct counters *c, u32 verdict) {
+  return outcome(c, verdict == UNWATCHED ? COUNT_unwatched : verdict == IGNORED ? COUNT_ignored : COUNT_opaque);
+}
+
+int packet(struct __sk_buff *skb) {
+  u32 zero = 0;
+  struct counters *c = counters.lookup(&zero);
+  if (!c) return 0;
+  struct segment *p = &c->p;
+  c->n[COUNT_packets]++;
+  p->ifindex = V(skb->ifindex); p->length = V(skb->len); p->leaving = V(skb->pkt_type) == PACKET_OUTGOING;
+  if (p->ifindex == LOOPBACK_IFINDEX && p->leaving) return outcome(c, COUNT_loopback_copy);
+  u32 which = dissect(skb, p);
+  if (which == COUNT_not_tcp && p->flags) on_datagram(skb, p);
+  if (which != COUNTERS) return outcome(c, which);
+  if (!p->size && !(p->flags & (TCP_SYN | TCP_FIN | TCP_RST))) { on_ack(skb, p); return outcome(c, COUNT_bare_ack); }
+
+  struct flow_key k = {};
+  u32 back = p->source[0] > p->destination[0] || (p->source[0] == p->destination[0] && (p->source[1] > p->destination[1] ||
+             (p->source[1] == p->destination[1] && p->source_port > p->destination_port)));
+  p->direction = back;
+  k.a[0] = back ? p->destination[0] : p->source[0]; k.a[1] = back ? p->destination[1] : p->source[1];
+  k.b[0] = back ? p->source[0] : p->destination[0]; k.b[1] = back ? p->source[1] : p->destination[1];
+  k.port_a = back ? p->destination_port : p->source_port; k.port_b = back ? p->source_port : p->destination_port;
+  u32 slot = p->ifindex & (DOMAINS - 1);
+  struct domain *o = domains.lookup(&slot);
+  k.domain = o && o->ifindex == p->ifindex ? o->domain : p->ifindex;
+
+  struct flow *f = flows.lookup(&k);
+  u32 syn = p->flags & TCP_SYN;
+  if (syn && !(p->flags & TCP_ACK)) {
+    on_syn(skb, p);
+    struct direction *d = f ? &f->d[back & 1] : 0;              // the same SYN again changes nothing
+    if (!d || d->stage == NEW || d->next != p->seq + 1) { f = 0; }
+  }
+  if (!f) {
+    if (!p->size && !syn) return outcome(c, COUNT_stray_end);
+    f = begin(skb, c, &k, p);
+    if (!f) return outcome(c, COUNT_no_flow);
+    if (f->verdict == OPEN) own_flow(f);
+  }
+  if (f->verdict) {
+    struct settings *w = settings.lookup(&zero);
+    if (f->verdict != UNWATCHED || !w || f->generation == w->generation) {
+      if (f->verdict < UNWATCHED && p->size) on_segment(skb, f, p, 0, 0);
+      u32 which_end = 1 + back, ended = p->flags & TCP_RST || (p->flags & TCP_FIN && f->closer && f->closer != which_end);
+      if (p->flags & TCP_FIN) f->closer = which_end;
+      u32 verdict = f->verdict;
+      if (ended) flows.delete(&k);
+      return opaque(c, verdict);
+    }
+    f->generation = w->generation;
+    f->verdict = admit(w, p);
+    if (f->verdict) return opaque(c, f->verdict);
+    f->joined = 1;
+    own_flow(f);
+  }
+  struct direction *d = &f->d[back & 1], *other = &f->d[!back];
+  if (!enter(d)) return outcome(c, COUNT_collided);             // whoever leaves finds its entry gone, and resynchronises
+  u32 seq = p->seq, size = p->size, fin = p->flags & TCP_FIN;
+  if (p->flags & TCP_RST) {                                      // RFC 5961: only at the expected place; data in it is no part of the stream
+    u32 sure = d->stage == NEW ? seq == other->ack : seq == d->next || (other->stage != NEW && seq == other->ack);
+    leave(d);
+    if (!sure) return outcome(c, COUNT_blind_reset);
+    d->stage = KNOWN;
+    on_end(skb, f, p);
+    outcome(c, COUNT_end);
+    return own_end(skb, f, &k, p);
+  }
+  if (syn) p->seq = ++seq;
+  if (d->stage == NEW) {
+    d->next = seq; d->ack = p->ack; d->stage = KNOWN;
+    if (!syn && (f->joined || seq != other->ack)) own_joined(d);   // with only one half of the handshake seen, the other's acknowledgement tells
+  }
+  if (!size && !fin) { leave(d); return outcome(c, COUNT_handshake); }
+
+  s32 old = d->next - seq;
+  u32 hole = 0;
+  if (old < 0) {
+    u32 gap = hole = -old;
+    if (gap > WILD && (s32)(other->ack - seq) < -WILD) { leave(d); return outcome(c, COUNT_wild); }
+    if (d->left >= gap) d->left -= gap;                         // inside a body: which bytes they were does not matter
+    else if (!own_waits(d) || (other->stage != NEW && (s32)(other->ack - d->next) > 0) || gap > WILD) {
+      own_lost(d);                                              // truly unseen: the other side has acknowledged more
+      d->ahead = d->ahead_end = 0; d->held = 0;
+      d->marks &= ~AHEAD_FIN;
+    } else {
+      if (d->ahead == d->ahead_end) c->n[COUNT_holes]++;
+      hold(skb, f, d, p);
+      leave(d);
+      return outcome(c, COUNT_held);
+    }
+    d->next = seq;
+    d->ack = p->ack;                                             // what was not seen may have acknowledged as much
+    old = 0;
+  }
+  if (old > (s32)size || (old == (s32)size && !fin) || (d->marks & ENDED)) { leave(d); return outcome(c, COUNT_retransmitted); }
+  on_segment(skb, f, p, old, hole);
+  p->off += old; p->size = size -= old; p->seq = d->next;
+  if (d->left > size && !fin && !own_peeks(d)) {
+    d->left -= size;
+    d->next += size;
+    d->ack = p->ack;
+    leave(d);
+    return outcome(c, COUNT_passed);
+  }
+  if (fin) on_end(skb, f, p);
+  return own_segment(skb, c, f, d, other, &k, p);
+}

@@ -1,0 +1,148 @@
+"""A TCP, TLS or unix connection, registered as the agent's own before its first packet, so that the agent never captures its exports.
+
+It binds to a source address and port first, has the pair of endpoints ignored, and only then connects: a filter that learned of the
+connection afterwards would already have seen its start. Knows nothing of OTLP.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Endpoint = tuple[str, int]
+Register = Callable[[Endpoint, Endpoint], None]
+"""Called with (local address, local port), (remote address, remote port)."""
+
+
+def register_nothing(local: Endpoint, remote: Endpoint) -> None:
+    """For an exporter whose connections nobody captures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to connect: a host and port, or the path of a unix socket; with a TLS context for https."""
+
+    host: str
+    port: int
+    unix_path: str | None = None
+    tls: ssl.SSLContext | None = None
+
+
+class OwnConnection(http.client.HTTPConnection):
+    """An HTTP/1.1 connection whose `abort()` may be called from another thread, in every phase from connect to the last byte read."""
+
+    def __init__(self, target: Target, *, timeout_s: float | None, ignore: Register, unignore: Register) -> None:
+        super().__init__(target.host, target.port, timeout=timeout_s)
+        self._target = target
+        self._ignore = ignore
+        self._unignore = unignore
+        self._registered: tuple[Endpoint, Endpoint] | None = None
+        self._raw: socket.socket | None = None
+        self._aborted = False
+
+    def connect(self) -> None:
+        """Connects to the first address that answers. Raises OSError."""
+        raw = self._connect_unix(self._target.unix_path) if self._target.unix_path else self._connect_tcp()
+        if self._target.tls is None:
+            self.sock = raw
+            return
+        try:
+            self.sock = self._target.tls.wrap_socket(raw, server_hostname=self._target.host)
+        except BaseException:
+            self._release(raw)
+            raise
+        self._raw = self.sock
+
+    def limit(self, timeout_s: float | None) -> None:
+        """Bounds each later operation on the socket."""
+        self.timeout = timeout_s
+        if self.sock is not None:
+            self.sock.settimeout(timeout_s)
+
+    def abort(self) -> None:
+        """Ends whatever the connection is doing; it fails in its own thread."""
+        self._aborted = True
+        if (raw := self._raw) is not None:
+            with contextlib.suppress(OSError):
+                # The plain socket's shutdown: that of an SSLSocket takes the TLS state away under the thread that reads it.
+                socket.socket.shutdown(raw, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Closes, then forgets the registration. Safe twice."""
+        super().close()
+        if self._raw is not None:
+            self._release(self._raw)
+
+    def _connect_unix(self, path: str) -> socket.socket:
+        raw = self._keep(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        try:
+            raw.connect(path)
+        except BaseException:
+            self._release(raw)
+            raise
+        return raw
+
+    def _connect_tcp(self) -> socket.socket:
+        failure: OSError | None = None
+        deadline = None if self.timeout is None else time.monotonic() + self.timeout
+        for family, _, _, _, address in socket.getaddrinfo(self._target.host, self._target.port, type=socket.SOCK_STREAM):
+            try:
+                return self._connect_address(family, address, deadline)
+            except OSError as error:
+                failure = error
+                if self._aborted:
+                    break
+        raise failure or OSError(f"'{self._target.host}' has no address")
+
+    def _connect_address(self, family: int, address: tuple[Any, ...], deadline: float | None) -> socket.socket:
+        source = _source_address(family, address)
+        raw = self._keep(socket.socket(family, socket.SOCK_STREAM))
+        try:
+            if deadline is not None:
+                raw.settimeout(max(0.001, deadline - time.monotonic()))
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            raw.bind((source[0], 0, *source[2:]))
+            self._register(_endpoint(raw.getsockname()), _endpoint(address))
+            raw.connect(address)
+        except BaseException:
+            self._release(raw)
+            raise
+        return raw
+
+    def _keep(self, raw: socket.socket) -> socket.socket:
+        raw.settimeout(self.timeout)
+        self._raw = raw
+        if self._aborted:
+            self._release(raw)
+            raise TimeoutError("aborted")
+        return raw
+
+    def _register(self, local: Endpoint, remote: Endpoint) -> None:
+        self._registered = (local, remote)
+        self._ignore(local, remote)
+
+    def _release(self, raw: socket.socket) -> None:
+        raw.close()
+        self._raw = None
+        if (registered := self._registered) is not None:
+            self._registered = None
+            self._unignore(*registered)
+
+
+def _source_address(family: int, address: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The address this host would send from: a UDP socket that connects asks the routes and sends nothing."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect(address)
+        source: tuple[Any, ...] = probe.getsockname()
+        return source
+
+
+def _endpoint(address: tuple[Any, ...]) -> Endpoint:
+    # A link-local address carries its interface as a suffix, which no packet does.
+    return str(address[0]).partition("%")[0], int(address[1])

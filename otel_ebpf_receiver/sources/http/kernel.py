@@ -1,0 +1,61 @@
+"""The kernel side of the HTTP source, as data: which C files, which programs in which order, what is decided at compile time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from otel_ebpf_receiver.kernel.assemble import KernelPart
+from otel_ebpf_receiver.kernel.loader import KernelSource
+from otel_ebpf_receiver.sources.http import record
+
+FILES = (
+    "http/record.h",
+    "http/counters.h",
+    "http/state.h",
+    "http/pair.h",
+    "http/line.h",
+    "http/owner.h",
+    "http/stream.c",
+    "http/settle.c",
+    "http/odd.c",
+    "http/early.c",
+    "http/ahead.c",
+    "http/end.c",
+)
+PROGRAMS = ("http_stream", "http_settle", "http_odd", "http_early", "http_ahead", "http_end", "http_sweep")
+STEPS, STEPS_LONG = 128, 96
+"""Steps of one run of the parser; fewer with long targets, whose copies cost the verifier more."""
+SENT_AT, START_AT = 19, 24
+"""Offsets in `struct http_pending` (bpf/http/state.h): whether the record was sent, and when the request began."""
+
+
+def _match(name: str, slot: int) -> str:
+    """C that compares a header name, case-folded, eight bytes at a time."""
+    text = name.lower().encode() + b":"
+    tests = []
+    for at in range(0, len(text), 8):
+        piece = text[at : at + 8]
+        shift = 8 * (8 - len(piece))
+        word = int.from_bytes(bytes(b | 0x20 for b in piece), "little") << shift
+        tests.append(f"(load8(p + {at}) | LOWER) << {shift} == {word:#x}ULL")
+    return f"else if ({' && '.join(tests)}) {{ V(s->id) = H_SLOT + {slot}; V(s->k) = {len(text)}; }}"
+
+
+def kernel_source(target: int = record.TARGET, headers: Sequence[str] = (), *, pending: int | None = None) -> KernelSource:
+    """The source for a kept target of `target` bytes and these request headers (at most four)."""
+    defines: dict[str, int | str] = {"HTTP_TARGET": target, "HTTP_SLOTS": len(headers), "HTTP_STEPS": STEPS if target <= 512 else STEPS_LONG}
+    if headers:
+        defines["HTTP_SLOT_NAMES"] = " ".join(_match(name, slot) for slot, name in enumerate(headers))
+    if pending:
+        defines["HTTP_PENDING"] = pending
+    part = KernelPart(
+        name="http",
+        files=FILES,
+        programs=PROGRAMS,
+        owner=True,
+        records="http_records",
+        counters=("http/counters.h", "http_counters"),
+        pending=("http_pending", SENT_AT, START_AT),
+        defines=defines,
+    )
+    return KernelSource(part, record.dtype(target, len(headers)))

@@ -1,0 +1,1 @@
+"""What the agent says about itself: counters, its own telemetry, and a local server for probes and scrapes."""

@@ -1,0 +1,128 @@
+"""64-bit keys of rows, and an index from keys to small numbers: what `dict` is, for whole columns at once.
+
+The mixing is fast and seeded, not cryptographic; ids that leave the agent come from `ids.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from otel_ebpf_receiver.telemetry.columns import I64, U8, U64
+
+_MULTIPLY = np.uint64(0x9E3779B97F4A7C15)
+_FINISH = np.uint64(0xD6E8FEB86659FD93)
+_FOLD = np.uint64(32)
+
+
+def mix(first: U64 | int, *more: npt.NDArray[np.integer] | int, rows: int | None = None) -> U64:
+    """One key per row of columns of integers; order matters. `rows` is needed only where every column is one number."""
+    # hot: benchmarks/pipeline.py
+    if isinstance(first, int):
+        key = np.full(rows if rows is not None else _rows(more), first & 0xFFFFFFFFFFFFFFFF, np.uint64)
+    else:
+        key = first.astype(np.uint64)
+    spare = np.empty_like(key)
+    for column in more:
+        value = np.uint64(column & 0xFFFFFFFFFFFFFFFF) if isinstance(column, int) else column.astype(np.uint64, copy=False)
+        np.bitwise_xor(key, value, out=key)
+        np.multiply(key, _MULTIPLY, out=key)
+        np.right_shift(key, _FOLD, out=spare)
+        np.bitwise_xor(key, spare, out=key)
+    np.multiply(key, _FINISH, out=key)
+    np.right_shift(key, _FOLD, out=spare)
+    np.bitwise_xor(key, spare, out=key)
+    return key
+
+
+def words(matrix: U8) -> U64:
+    """The columns of 8 bytes (u64, k x n) of a contiguous matrix of bytes (n x 8k)."""
+    return np.ascontiguousarray(matrix.view(np.uint64).reshape(len(matrix), -1).T)
+
+
+def _rows(columns: tuple[npt.NDArray[np.integer] | int, ...]) -> int:
+    return next(len(column) for column in columns if not isinstance(column, int))
+
+
+class KeyIndex:
+    """Keys to numbers (int32), by open addressing. Grows by doubling; nothing leaves but all at once."""
+
+    def __init__(self, capacity: int = 1024) -> None:
+        self._bits = max(4, (2 * capacity - 1).bit_length())
+        self.clear()
+
+    def clear(self) -> None:
+        self._keys = np.zeros(1 << self._bits, np.uint64)
+        self._values = np.full(1 << self._bits, -1, np.int32)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def size_bytes(self) -> int:
+        return self._keys.nbytes + self._values.nbytes
+
+    def find(self, keys: U64) -> npt.NDArray[np.int32]:
+        """The number of each key, -1 where it is not known."""
+        # hot: benchmarks/pipeline.py
+        slots = self._home(keys)
+        found = self._values[slots]
+        rest = np.flatnonzero((self._keys[slots] != keys) & (found >= 0))
+        mask = (1 << self._bits) - 1
+        while rest.size:
+            there = (slots[rest] + 1) & mask
+            slots[rest] = there
+            value = self._values[there]
+            found[rest] = value
+            rest = rest[(self._keys[there] != keys[rest]) & (value >= 0)]
+        return found
+
+    def insert(self, keys: U64, values: npt.NDArray[np.int32]) -> None:
+        """Adds distinct keys that are not there yet; `values` are not negative."""
+        if 2 * (self._count + len(keys)) > 1 << self._bits:
+            self._grow(self._count + len(keys))
+        self._count += len(keys)
+        self._place(keys, values)
+
+    def number(self, keys: U64, make: Callable[[int], int]) -> npt.NDArray[np.int32]:
+        """The number of each key; `make(row)` gives that of a key not met before, for the first row that has it."""
+        found = self.find(keys)
+        missing = np.flatnonzero(found < 0)
+        if missing.size:
+            new, first, where = np.unique(keys[missing], return_index=True, return_inverse=True)
+            made = np.array([make(int(missing[row])) for row in first], np.int32)
+            self.insert(new, made)
+            found[missing] = made[where]
+        return found
+
+    def _home(self, keys: U64) -> npt.NDArray[np.intp]:
+        return (keys & np.uint64((1 << self._bits) - 1)).astype(np.intp)
+
+    def _place(self, keys: U64, values: npt.NDArray[np.int32]) -> None:
+        slots, mask = self._home(keys), (1 << self._bits) - 1
+        while len(keys):
+            free = np.flatnonzero(self._values[slots] < 0)
+            # Several new keys may want one slot: the last written has it, the others look further.
+            self._keys[slots[free]] = keys[free]
+            self._values[slots[free]] = values[free]
+            left = np.flatnonzero(self._keys[slots] != keys)
+            keys, values, slots = keys[left], values[left], (slots[left] + 1) & mask
+
+    def _grow(self, count: int) -> None:
+        kept = self._values >= 0
+        keys, values = self._keys[kept], self._values[kept]
+        self._bits = max(self._bits + 1, (2 * count).bit_length())
+        self._keys = np.zeros(1 << self._bits, np.uint64)
+        self._values = np.full(1 << self._bits, -1, np.int32)
+        self._place(keys, values)
+
+
+def runs(sorted_values: npt.NDArray[np.integer]) -> I64:
+    """Where each run of equal values starts, and the end of the last."""
+    if not len(sorted_values):
+        return np.zeros(1, np.int64)
+    changes = np.flatnonzero(sorted_values[1:] != sorted_values[:-1]) + 1
+    return np.concatenate(([0], changes, [len(sorted_values)])).astype(np.int64)

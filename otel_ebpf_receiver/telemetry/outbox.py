@@ -1,0 +1,83 @@
+"""Gathers encoded spans or metrics by Resource until an OTLP request is full or due.
+
+Bounded by construction: what reaches the size of one request leaves at once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from otel_ebpf_receiver.export.queue import Payload
+from otel_ebpf_receiver.telemetry.columns import I64
+from otel_ebpf_receiver.telemetry.keys import runs
+from otel_ebpf_receiver.telemetry.resources import Resources
+from otel_ebpf_receiver.telemetry.wire import PAYLOAD_MAX_BYTES, Objects
+
+_OVERHEAD_BYTES = 4096
+"""What opening a Resource may add; a longer Resource eats into the margin below a server's usual 4 MiB."""
+
+
+class Outbox:
+    """Spans on their way into requests of at most PAYLOAD_MAX_BYTES."""
+
+    def __init__(self, resources: Resources, max_bytes: int = PAYLOAD_MAX_BYTES) -> None:
+        self._resources = resources
+        self._max_bytes = max_bytes
+        self._blobs: dict[int, list[bytes]] = {}
+        self._bytes = self._items = 0
+
+    @property
+    def used(self) -> set[int]:
+        """The Resources that wait here."""
+        return set(self._blobs)
+
+    def add(self, resource: I64, pieces: Objects, sizes: I64) -> list[Payload]:
+        """Adds spans (pieces: n x k) and returns the requests that became full."""
+        out: list[Payload] = []
+        if not len(resource):
+            return out
+        order = np.argsort(resource, kind="stable")
+        pieces, ends = pieces[order], np.cumsum(sizes[order])
+        bounds = runs(resource[order])
+        for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            number = int(resource[order[start]])
+            while start < stop:
+                before = int(ends[start - 1]) if start else 0
+                room = self._max_bytes - self._bytes - (0 if number in self._blobs else _OVERHEAD_BYTES)
+                fit = int(np.searchsorted(ends[start:stop], before + room, side="right"))
+                # A single span larger than a request cannot be; an empty box takes at least one, so that this ends.
+                fit = max(fit, 0 if self._items else 1)
+                if fit:
+                    self._put(number, b"".join(pieces[start : start + fit].ravel().tolist()), fit)
+                    start += fit
+                if start < stop:
+                    out += self.flush()
+        return out
+
+    def put(self, number: int, blob: bytes, items: int) -> list[Payload]:
+        """Adds one piece of a Resource that is not to be cut, and returns what had to leave before it."""
+        out: list[Payload] = []
+        if self._items and self._bytes + len(blob) + _OVERHEAD_BYTES > self._max_bytes:
+            out = self.flush()
+        self._put(number, blob, items)
+        return out
+
+    def flush(self) -> list[Payload]:
+        """Everything that waits, as one request."""
+        if not self._items:
+            return []
+        body: list[bytes] = []
+        for number, blobs in self._blobs.items():
+            body.append(self._resources.wrap(number, sum(map(len, blobs))))
+            body += blobs
+        payload = Payload(b"".join(body), self._items)
+        self._blobs = {}
+        self._bytes = self._items = 0
+        return [payload]
+
+    def _put(self, number: int, blob: bytes, items: int) -> None:
+        if number not in self._blobs:
+            self._bytes += _OVERHEAD_BYTES
+        self._blobs.setdefault(number, []).append(blob)
+        self._bytes += len(blob)
+        self._items += items

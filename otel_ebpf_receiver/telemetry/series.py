@@ -1,0 +1,175 @@
+"""The series of one instrument: which there are, whose they are, since when, and who has to go.
+
+Bounded: so many per Resource, so many bytes in all; what comes later is added up under one overflow series per Resource. Values are in an
+`Aggregation`; this module knows none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+import numpy as np
+import numpy.typing as npt
+from opentelemetry.proto.metrics.v1.metrics_pb2 import ExponentialHistogramDataPoint, HistogramDataPoint, NumberDataPoint
+
+from otel_ebpf_receiver.telemetry import names
+from otel_ebpf_receiver.telemetry.aggregation import Aggregation, Slots
+from otel_ebpf_receiver.telemetry.columns import I64, U64, Attributes, Instrument, Points
+from otel_ebpf_receiver.telemetry.exemplars import Exemplars, Sampled
+from otel_ebpf_receiver.telemetry.keys import KeyIndex, mix
+from otel_ebpf_receiver.telemetry.wire import Objects, key_values
+
+_OVERFLOW: Attributes = {names.METRIC_OVERFLOW: True}
+_OVERFLOW_KEY = 0x6F766572666C6F77
+_SERIES_BYTES = 600
+"""What a series costs beside its values: its attributes as a mapping and encoded, and its place in the tables (measured)."""
+_POINTS = {9: HistogramDataPoint, 10: ExponentialHistogramDataPoint, 7: NumberDataPoint}
+
+
+class Budget:
+    """Bytes that all series of all instruments may take together."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.used_bytes = 0
+
+
+class Series:
+    """Maps observations to slots and keeps what is known of each slot."""
+
+    def __init__(self, instrument: Instrument, aggregation: Aggregation, *, limit: int, budget: Budget) -> None:
+        self.instrument, self.aggregation = instrument, aggregation
+        self.exemplars = Exemplars(aggregation.places)
+        self.overflowed = 0
+        self._limit, self._budget = limit, budget
+        self._index = KeyIndex()
+        self._counts: dict[int, int] = {}
+        self._full: set[int] = set()
+        self._free: list[int] = []
+        self._keys = np.zeros(0, np.uint64)
+        self.resource = np.zeros(0, np.int64)
+        """Per slot: its Resource, -1 where the slot is free."""
+        self.start = np.zeros(0, np.uint64)
+        self.seen, self.accepted = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        """Per slot: Unix ns of the last observation, and of the last one whose value was accepted."""
+        self.attributes: list[Attributes] = []
+        self.encoded: Objects = np.zeros(0, object)
+
+    def __len__(self) -> int:
+        return sum(self._counts.values())
+
+    @property
+    def used(self) -> Set[int]:
+        """The Resources that have series here."""
+        return self._counts.keys()
+
+    @property
+    def alive(self) -> Slots:
+        return np.flatnonzero(self.resource >= 0)
+
+    def observe(self, points: Points, resource: I64, sampled: Sampled, *, now: int, start: int) -> None:
+        """Adds one batch of observations; `resource` is that of each, `start` the start time of series that are new."""
+        # hot: benchmarks/pipeline.py
+        keys = mix(points.group.key, resource)
+        slots = self._index.find(keys).astype(np.intp)
+        missing = np.flatnonzero(slots < 0)
+        if missing.size:
+            self._admit(points, resource, keys, missing, start)
+            slots = self._index.find(keys).astype(np.intp)
+            over = np.flatnonzero(slots < 0)
+            if over.size:
+                self.overflowed += len(over)
+                slots[over] = self._overflow(resource[over], start)
+        places = self.aggregation.observe(slots, points.values)
+        self.seen[slots] = now
+        self.exemplars.keep(slots, places, points.values, sampled, len(self.resource))
+
+    def _admit(self, points: Points, resource: I64, keys: U64, missing: npt.NDArray[np.intp], start: int) -> None:
+        if self._full:
+            missing = missing[~np.isin(resource[missing], np.fromiter(self._full, np.int64))]
+        new, first = np.unique(keys[missing], return_index=True)
+        for key, row in zip(new.tolist(), missing[first].tolist(), strict=True):
+            owner = int(resource[row])
+            if owner in self._full:
+                continue
+            if self._counts.get(owner, 0) >= self._limit or self._is_over():
+                self._full.add(owner)
+                continue
+            self._add(key, owner, points.group.build(row).attributes, start)
+
+    def _overflow(self, resource: I64, start: int) -> Slots:
+        keys = mix(_OVERFLOW_KEY, resource)
+        new, first = np.unique(keys[self._index.find(keys) < 0], return_index=True)
+        owners = resource[self._index.find(keys) < 0][first]
+        for key, owner in zip(new.tolist(), owners.tolist(), strict=True):
+            # One series each, whatever the budget says: a value is never lost for want of a name.
+            self._add(key, owner, _OVERFLOW, start)
+        return self._index.find(keys).astype(np.intp)
+
+    def _is_over(self) -> bool:
+        return self._budget.used_bytes + self._cost > self._budget.max_bytes
+
+    @property
+    def _cost(self) -> int:
+        return _SERIES_BYTES + self.aggregation.bytes_per_series + self.exemplars.bytes_per_series
+
+    def _add(self, key: int, owner: int, attributes: Attributes, start: int) -> None:
+        if not self._free:
+            self._grow()
+        slot = self._free.pop()
+        message = _POINTS[self.aggregation.metric_tag](attributes=key_values(attributes))
+        self._keys[slot], self.resource[slot], self.start[slot] = key, owner, start
+        self.accepted[slot] = 0
+        self.attributes[slot], self.encoded[slot] = attributes, message.SerializeToString()
+        self._index.insert(np.array([key], np.uint64), np.array([slot], np.int32))
+        self._counts[owner] = self._counts.get(owner, 0) + 1
+        self._budget.used_bytes += self._cost
+
+    def _grow(self) -> None:
+        old = len(self.resource)
+        capacity = max(64, 2 * old)
+        more = capacity - old
+        self._keys, self.start = np.pad(self._keys, (0, more)), np.pad(self.start, (0, more))
+        self.seen, self.accepted = np.pad(self.seen, (0, more)), np.pad(self.accepted, (0, more))
+        self.resource = np.pad(self.resource, (0, more), constant_values=-1)
+        self.attributes += [{}] * more
+        self.encoded = np.concatenate((self.encoded, np.full(more, b"", object)))
+        self.aggregation.grow(capacity)
+        self._free += range(capacity - 1, old - 1, -1)
+
+    def evict(self, before: int) -> None:
+        """Removes series that saw nothing since `before` (Unix ns) and whose last value was accepted."""
+        gone = np.flatnonzero((self.resource >= 0) & (self.seen < before) & (self.accepted >= self.seen))
+        if not gone.size:
+            return
+        for slot in gone.tolist():
+            owner = int(self.resource[slot])
+            self._counts[owner] -= 1
+            self._full.discard(owner)
+            if not self._counts[owner]:
+                del self._counts[owner]
+            self.attributes[slot], self.encoded[slot] = {}, b""
+        # Room was made: who was refused for the budget's sake may try again.
+        self._full.clear()
+        self.resource[gone] = -1
+        self.aggregation.reset(gone)
+        self.exemplars.clear(gone)
+        self._free += gone.tolist()
+        self._budget.used_bytes -= self._cost * len(gone)
+        self._index = KeyIndex(max(1024, len(self)))
+        self._index.insert(self._keys[self.alive], self.alive.astype(np.int32))
+
+    def points(self, reported: Slots, start: U64, now: int) -> tuple[Objects, I64]:
+        """The encoded points (n x 3 pieces) of series, and their sizes."""
+        exemplars = self.exemplars.encode(reported, self.aggregation.exemplar_tag)
+        out = np.empty((len(reported), 3), object)
+        out[:, 1], out[:, 2] = self.encoded[reported], exemplars
+        behind = _lengths(out[:, 1]) + _lengths(exemplars)
+        out[:, 0] = self.aggregation.encode(reported, start, now, behind)
+        return out, _lengths(out[:, 0]) + behind
+
+
+def _lengths(pieces: Objects) -> I64:
+    return np.fromiter(map(len, pieces), np.int64, len(pieces))
+
+

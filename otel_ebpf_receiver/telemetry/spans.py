@@ -1,0 +1,183 @@
+"""Span columns to OTLP bytes, a whole batch at a time; no Python object holds a span.
+
+One matrix row per span holds all that has a fixed width and, behind it, the text that differs; groups come from a cache. Rows that lack a
+number, a text or a parent are laid out apart. It must not know any attribute's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from otel_ebpf_receiver.telemetry.columns import I64, U8, U64, Bools, Group, Integers, Kind, Part, SpanColumns, Text
+from otel_ebpf_receiver.telemetry.keys import mix
+from otel_ebpf_receiver.telemetry.wire import Objects, Pieces, Rows, key_values, strings, varint_width, whole_strings
+
+_LENGTH_WIDTH = 3
+"""Bytes of a span's length: 2 MiB, far above what the longest texts add up to."""
+_FLAGS_ROOT, _FLAGS_CHILD = 0x100, 0x300
+"""It is known whether the parent is remote; it is (OTLP SpanFlags)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where and when each span is: trace id (n x 16), span and parent id (n x 8), whether there is a parent, Unix times."""
+
+    trace: U8
+    span: U8
+    parent: U8
+    has_parent: Bools
+    start_unix_ns: U64
+    end_unix_ns: U64
+
+
+class SpanEncoder:
+    """Encodes columns, with a cache of what many spans share."""
+
+    def __init__(self) -> None:
+        self._pieces = Pieces()
+        self._prefixes = Pieces()
+
+    def encode(self, columns: SpanColumns, links: Links) -> tuple[Objects, I64]:
+        """The pieces of each span (object, n x k), joined an entry of `ScopeSpans.spans`, and its length in bytes."""
+        n = len(links.start_unix_ns)
+        behind = np.zeros(n, np.int64)
+        pieces = []
+        for text in columns.texts:
+            if text.prefix is not None:
+                far, lengths = self._far(text)
+                pieces += far
+                behind += lengths
+        for group in columns.groups:
+            shared, lengths = self._pieces.take(mix(group.key, int(columns.kind)), _encode_part(columns.kind, group))
+            pieces.append(shared)
+            behind += lengths
+        out, sizes = np.empty((n, 1 + len(pieces)), object), np.empty(n, np.int64)
+        for rows in _layouts(columns, links):
+            out[rows, 0], sizes[rows] = _heads(columns, links, behind, rows)
+        for place, piece in enumerate(pieces, 1):
+            out[:, place] = piece
+        return out, sizes
+
+    def _far(self, text: Text) -> tuple[list[Objects], I64]:
+        """A text behind a cached prefix: its header, the prefix, itself."""
+        assert text.prefix is not None
+        prefix, prefix_lengths = self._prefixes.take(text.prefix.key, text.prefix.build)
+        header = Rows(len(text.lengths))
+        _text_header(header, text, prefix_lengths + text.lengths)
+        pieces = [whole_strings(header.matrix()), prefix, strings(text.matrix)]
+        lengths = header.width + prefix_lengths + text.lengths
+        if text.present is not None:
+            for piece in pieces:
+                piece[~text.present] = b""
+            lengths = np.where(text.present, lengths, 0)
+        return pieces, lengths
+
+
+def _encode_part(kind: Kind, group: Group) -> Callable[[int], bytes]:
+    def build(row: int) -> bytes:
+        return encode_part(group.build(row), kind)
+
+    return build
+
+
+def encode_part(part: Part, kind: Kind) -> bytes:
+    """The fields of a span that a group sets; kind and status go with the name."""
+    span = Span(attributes=key_values(part.attributes), trace_state=part.trace_state)
+    if part.name:
+        span.name, span.kind = part.name, int(kind)  # type: ignore[assignment]
+        span.status.CopyFrom(Status(code=Status.STATUS_CODE_ERROR) if part.is_error else Status())
+    return span.SerializeToString()
+
+
+def _layouts(columns: SpanColumns, links: Links) -> Iterator[npt.NDArray[np.intp] | slice]:
+    """Rows that have the same fields, as one slice where all have."""
+    optional = [links.has_parent, *(column.present for column in (*columns.integers, *_near(columns)) if column.present is not None)]
+    layout = np.zeros(len(links.has_parent), np.uint32)
+    for bit, present in enumerate(optional):
+        layout |= present.astype(np.uint32) << np.uint32(bit)
+    if not len(layout) or (layout == layout[0]).all():
+        yield slice(None)
+        return
+    for which in np.unique(layout):
+        yield np.flatnonzero(layout == which)
+
+
+def _near(columns: SpanColumns) -> list[Text]:
+    return [text for text in columns.texts if text.prefix is None]
+
+
+def _heads(columns: SpanColumns, links: Links, behind: I64, rows: npt.NDArray[np.intp] | slice) -> tuple[Objects, I64]:
+    # hot: benchmarks/pipeline.py
+    count = len(behind[rows])
+    out = Rows(count)
+    length = np.empty(count, np.int64)
+    out.constant(b"\x12")
+    out.varint(length, _LENGTH_WIDTH)
+    start = out.width
+    _link(out, links, rows)
+    for integer in columns.integers:
+        if _is_there(integer.present, rows):
+            _integer(out, integer, rows)
+    length[:] = behind[rows]
+    tail = None
+    for text in _near(columns):
+        if _is_there(text.present, rows):
+            lengths = text.lengths[rows]
+            _text_header(out, text, lengths)
+            tail = text.matrix[rows][:, : int(lengths.max(initial=0))]
+            length += lengths
+    sizes = length + out.width
+    length += out.width - start
+    matrix = out.matrix(tail)
+    return (whole_strings(matrix) if tail is None else _ended(matrix, out.width, lengths)), sizes
+
+
+def _ended(matrix: U8, width: int, lengths: I64) -> Objects:
+    """Rows cut behind their text. A row with an empty text would lose the zeros that end its head."""
+    out = strings(matrix)
+    for row in np.flatnonzero(lengths == 0).tolist():
+        out[row] = matrix[row, :width].tobytes()
+    return out
+
+
+def _is_there(present: Bools | None, rows: npt.NDArray[np.intp] | slice) -> bool:
+    return present is None or bool(present[rows][:1].all())
+
+
+def _link(out: Rows, links: Links, rows: npt.NDArray[np.intp] | slice) -> None:
+    out.constant(b"\x0a\x10")
+    out.raw(links.trace[rows])
+    out.constant(b"\x12\x08")
+    out.raw(links.span[rows])
+    is_child = _is_there(links.has_parent, rows)
+    if is_child:
+        out.constant(b"\x22\x08")
+        out.raw(links.parent[rows])
+    out.constant(b"\x85\x01" + (_FLAGS_CHILD if is_child else _FLAGS_ROOT).to_bytes(4, "little"))
+    out.fixed64(0x39, links.start_unix_ns[rows])
+    out.fixed64(0x41, links.end_unix_ns[rows])
+
+
+def _integer(out: Rows, integer: Integers, rows: npt.NDArray[np.intp] | slice) -> None:
+    values = integer.values[rows]
+    width, name = varint_width(values), integer.name.encode()
+    out.constant(bytes((0x4A, len(name) + width + 5, 0x0A, len(name))) + name + bytes((0x12, width + 1, 0x18)))
+    out.varint(values, width)
+
+
+def _text_header(out: Rows, text: Text, lengths: I64) -> None:
+    """Everything of a `KeyValue` in front of the text's bytes."""
+    name = text.name.encode()
+    # The three lengths share one width, which the longest needs.
+    width = varint_width(lengths + len(name) + 16)
+    out.constant(b"\x4a")
+    out.varint(lengths + (len(name) + 2 + 1 + width + 1 + width), width)
+    out.constant(bytes((0x0A, len(name))) + name + b"\x12")
+    out.varint(lengths + 1 + width, width)
+    out.constant(b"\x0a")
+    out.varint(lengths, width)

@@ -1,0 +1,93 @@
+"""What in a path is a variable: numbers, UUIDs, hashes and long tokens; said twice, for one path and for a matrix of paths.
+
+Both forms follow the same table of rules and a test holds them together. A segment is what stands between slashes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from otel_ebpf_receiver.telemetry.columns import I64, U8, Bools
+
+_DIGIT, _HEX, _LETTER, _DASH, _MARK, _OTHER = 1, 2, 4, 8, 16, 32
+_SLASH = ord("/")
+_DASHES = (8, 13, 18, 23)
+_UUID_BYTES, _MIXED_MIN, _LONG_MIN = 36, 16, 32
+PLACEHOLDERS = ("", "{number}", "{uuid}", "{hash}", "{token}")
+"""By kind of segment; 0 is a plain word. In a shape a byte of the kind's value stands for the segment."""
+
+
+def _classes() -> U8:
+    table = np.full(256, _OTHER, np.uint8)
+    for characters, bit in ((b"0123456789", _DIGIT), (b"abcdefABCDEF", _HEX), (b"-", _DASH), (b"._~%=,:+@!", _MARK), (b"/", 0)):
+        table[list(characters)] = bit
+    table[list(b"ghijklmnopqrstuvwxyzGHIJKLMNOPQRSTUVWXYZ")] = _LETTER
+    return table
+
+
+_CLASS = _classes()
+_CLASS.flags.writeable = False
+
+
+def text(path: bytes, *, is_cut: bool = False) -> str:
+    """The template of one path that starts with a slash. Of a cut one the last segment is unknown, and so is what follows."""
+    segments = path.split(b"/")[1:]
+    out = [_segment(segment) for segment in segments]
+    if is_cut:
+        out[-1] = "**"
+    return "/" + "/".join(out)
+
+
+def _segment(segment: bytes) -> str:
+    if not segment:
+        return ""
+    characters = np.frombuffer(segment, np.uint8)
+    bits = np.array([np.bitwise_or.reduce(_CLASS[characters])])
+    dashed = np.array([len(segment) == _UUID_BYTES and all(segment[place] == ord("-") for place in _DASHES)])
+    kind = int(_kinds(bits, np.array([len(segment)]), dashed)[0])
+    return PLACEHOLDERS[kind] or segment.decode("utf-8", "replace")
+
+
+def shapes(paths: U8, lengths: I64) -> U8:
+    """The paths (n x width, each starting with a slash) with each variable segment replaced by one byte; equal for paths of equal template."""
+    # hot: benchmarks/pipeline.py
+    column = np.arange(paths.shape[1])
+    flat = paths[column < lengths[:, None]]
+    starts = np.flatnonzero(flat == _SLASH)
+    sizes = np.diff(starts, append=len(flat))
+    bits = np.bitwise_or.reduceat(_CLASS.take(flat), starts)
+    kinds = _kinds(bits, sizes - 1, _dashed(flat, starts, sizes))
+    variable = np.flatnonzero(kinds)
+    keep = np.repeat(kinds == 0, sizes)
+    first = starts[variable]
+    keep[first] = True
+    keep[first + 1] = True
+    flat[first + 1] = kinds[variable]
+    row_starts = np.cumsum(lengths) - lengths
+    kept = np.add.reduceat(keep, row_starts, dtype=np.int64)
+    out = np.zeros_like(paths)
+    out[column < kept[:, None]] = flat[keep]
+    return out
+
+
+def _kinds(bits: npt.NDArray[np.uint8], sizes: I64, dashed: Bools) -> U8:
+    """The kind of each segment, from the classes of its characters, its size, and whether it has a UUID's dashes."""
+    has_digit = (bits & _DIGIT) > 0
+    has_letter = (bits & (_HEX | _LETTER)) > 0
+    is_hex = (bits & ~np.uint8(_DIGIT | _HEX)) == 0
+    plain = (bits & _OTHER) == 0
+    kinds = np.zeros(len(bits), np.uint8)
+    kinds[plain & ((sizes >= _LONG_MIN) | ((sizes >= _MIXED_MIN) & has_digit & has_letter))] = 4
+    kinds[is_hex & has_digit & (sizes >= _MIXED_MIN)] = 3
+    kinds[dashed & ((bits & ~np.uint8(_DIGIT | _HEX | _DASH)) == 0)] = 2
+    kinds[has_digit & ((bits & ~np.uint8(_DIGIT | _DASH | _MARK)) == 0)] = 1
+    return kinds
+
+
+def _dashed(flat: U8, starts: npt.NDArray[np.intp], sizes: I64) -> Bools:
+    out = np.zeros(len(starts), bool)
+    rows = np.flatnonzero(sizes == _UUID_BYTES + 1)
+    if rows.size:
+        out[rows] = np.all([flat[starts[rows] + 1 + place] == ord("-") for place in _DASHES], axis=0)
+    return out

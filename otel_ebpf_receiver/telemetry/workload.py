@@ -1,0 +1,80 @@
+"""The seam to identity: who was on the two sides of a batch's flows.
+
+Identity gives indices into its own table of workloads and may replace that table at any time; telemetry asks for no more than is written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from otel_ebpf_receiver.telemetry.columns import U8, U64, AttributeValue, Bools, I64
+
+Int32 = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workload:
+    """A named end of a flow. `attributes` are those of its Resource; `address_name` (`service.namespace`) stands for its address in attributes."""
+
+    attributes: Mapping[str, AttributeValue]
+    address_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Flows:
+    """The flows of a batch (n rows). Addresses are 16 bytes, IPv4 as v4-mapped IPv6; `direction`: of the request at the tap, 1 arrived, 2 left."""
+
+    tap: I64
+    direction: U8
+    client_address: U8
+    server_address: U8
+    client_port: I64
+    server_port: I64
+    start_unix_ns: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """What identity says about n flows. `server` and `client` index `workloads`, -1: unknown.
+
+    A side whose workload is unknown but whose kind is reported gets the host's Resource. `joined`: the CLIENT span of this exchange is made too,
+    by this agent or by one that watches the peer's node.
+    """
+
+    workloads: Sequence[Workload]
+    server: Int32
+    client: Int32
+    report_server: Bools
+    report_client: Bools
+    joined: Bools
+    silent: Bools | None = None
+    """Rows that must not become spans (opted out, already instrumented)."""
+    uncounted: Bools | None = None
+    """Rows that must not become metrics."""
+
+
+class Identity(Protocol):
+    """Names the two sides of flows."""
+
+    def identify(self, flows: Flows) -> Identified:
+        """Looks a whole batch up."""
+
+    def name(self, address: bytes) -> str:
+        """`service.namespace` of an address (16 bytes), for a Host header that holds one; empty: unknown."""
+
+
+class NoIdentity:
+    """Nobody is known: every exchange is reported from the server's side, under the host's Resource."""
+
+    def identify(self, flows: Flows) -> Identified:
+        n = len(flows.tap)
+        unknown, no = np.full(n, -1, np.int32), np.zeros(n, bool)
+        return Identified((), unknown, unknown, np.ones(n, bool), no, no)
+
+    def name(self, address: bytes) -> str:
+        return ""
