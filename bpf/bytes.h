@@ -18,6 +18,12 @@ static __always_inline u32 first(u64 m) { m &= -m; return ((m >> 7) * 0x00010203
 // Marks the bytes of w that equal c: exact up to and with the lowest one.
 static __always_inline u64 bytes_equal(u64 w, u8 c) { w ^= c * ONES; return (w - ONES) & ~w & HIGH; }
 
+// Marks the bytes of w that are neither space nor tab, exactly.
+static __always_inline u64 not_space(u64 w) {
+  u64 a = w ^ ' ' * ONES, b = w ^ '\t' * ONES;
+  return (((a & ~HIGH) + ~HIGH) | a) & (((b & ~HIGH) + ~HIGH) | b) & HIGH;
+}
+
 // A macro: as an inline function its loop would be unrolled by four, before the number of words is known.
 #define copy8(to, from, words) do { u64 *to_ = (void *)(to), *from_ = (void *)(from); \
     _Pragma("unroll") for (u32 k_ = 0; k_ < (words); k_++) V(to_[k_]) = from_[k_]; } while (0)

@@ -1,9 +1,9 @@
 // A connection at a tap's domain and its two directions. Only packets of one direction write that direction's state.
-#define OWNER_WORDS 12
+#define OWNER_WORDS 13
 struct flow_key { u64 a[2], b[2]; u16 port_a, port_b; u32 domain; };    // a is the lower endpoint
 
 enum { NEW, KNOWN };                                            // stage of a direction: is `next` known?
-enum { ENDED = 1, AHEAD_FIN = 2 };                              // marks of a direction: its FIN was seen; a FIN came before missing bytes
+enum { ENDED = 1, AHEAD_FIN = 2, AFTER_GAP = 4 };               // marks of a direction: its FIN was seen; one came before missing bytes; the byte before was not seen
 
 struct direction {
   u64 left;                                                     // bytes that the owner lets pass unseen

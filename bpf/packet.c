@@ -128,7 +128,10 @@ static __always_inline struct flow *begin(struct __sk_buff *skb, struct counters
 static __always_inline void hold(struct __sk_buff *skb, struct flow *f, struct direction *d, struct segment *p) {
   struct message m = {.flow = f->id, .direction = 1 + p->direction};
   u32 zero = 0, size = p->size, end = p->seq + size, at = d->held, none = d->ahead == d->ahead_end;
-  if (p->flags & TCP_FIN) d->marks |= AHEAD_FIN;
+  if (p->flags & TCP_FIN) {
+    d->marks |= AHEAD_FIN;
+    if (!f->closer) f->closer = 1 + p->direction;
+  }
   if (none) { d->ahead = d->ahead_end = p->seq; at = d->held = 0; }
   else if ((s32)(p->seq - d->ahead) < 0) { d->ahead = p->seq; d->held = 0; at = HELD; }    // a second hole: what was kept no longer follows
   if (p->seq == d->ahead_end && at == d->ahead_end - d->ahead && size - 1 < HELD && at + size <= HELD && p->off + size <= p->length) {
@@ -216,11 +219,12 @@ int packet(struct __sk_buff *skb) {
     d->stage = KNOWN;
     on_end(skb, f, p);
     outcome(c, COUNT_end);
-    return own_end(skb, f, &k, p);
+    return own_end(skb, f, d, other, &k, p);
   }
   if (syn) p->seq = ++seq;
   if (d->stage == NEW) {
     d->next = seq; d->ack = p->ack; d->stage = KNOWN;
+    d->marks = AFTER_GAP;
     if (!syn && (f->joined || seq != other->ack)) own_joined(d);   // with only one half of the handshake seen, the other's acknowledgement tells
   }
   if (!size && !fin) { leave(d); return outcome(c, COUNT_handshake); }
@@ -230,7 +234,10 @@ int packet(struct __sk_buff *skb) {
   if (old < 0) {
     u32 gap = hole = -old;
     if (gap > WILD && (s32)(other->ack - seq) < -WILD) { leave(d); return outcome(c, COUNT_wild); }
-    if (d->left >= gap) d->left -= gap;                         // inside a body: which bytes they were does not matter
+    if (d->left >= gap) {                                       // inside a body: which bytes they were does not matter
+      d->left -= gap;
+      if (!d->left || !size) own_end_unseen(d);
+    }
     else if (!own_waits(d) || (other->stage != NEW && (s32)(other->ack - d->next) > 0) || gap > WILD) {
       own_lost(d);                                              // truly unseen: the other side has acknowledged more
       d->ahead = d->ahead_end = 0; d->held = 0;
@@ -243,6 +250,7 @@ int packet(struct __sk_buff *skb) {
     }
     d->next = seq;
     d->ack = p->ack;                                             // what was not seen may have acknowledged as much
+    d->marks |= AFTER_GAP;
     old = 0;
   }
   if (old > (s32)size || (old == (s32)size && !fin) || (d->marks & ENDED)) { leave(d); return outcome(c, COUNT_retransmitted); }

@@ -5,9 +5,11 @@ SIGTERM is caught before anything heavy is imported, also as the first process o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +47,16 @@ class Stop:
     def calm(self) -> None:
         """From now on the flag and the descriptor are watched; no exception any more."""
         self._raises = False
+        self.check()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, nothing is raised; at the end it is, if the wish came meanwhile."""
+        self._raises = False
+        try:
+            yield
+        finally:
+            self._raises = True
         self.check()
 
     def check(self) -> None:
@@ -175,11 +187,11 @@ def _flags(arguments: argparse.Namespace) -> list[Flag]:
 
 def _run(arguments: argparse.Namespace, stop: Stop) -> int:
     loaded = _load(arguments)
-    from otel_ebpf_receiver import agent
+    from otel_ebpf_receiver.agent.run import run
     from otel_ebpf_receiver.status import logs
 
     logs.install(loaded.config.logging.level, loaded.config.logging.format)
-    return agent.run(loaded.config, stop, any_architecture=arguments.force_architecture)
+    return run(loaded.config, stop, any_architecture=arguments.force_architecture)
 
 
 def _validate(arguments: argparse.Namespace, stop: Stop) -> int:
@@ -189,15 +201,15 @@ def _validate(arguments: argparse.Namespace, stop: Stop) -> int:
 
 
 def _preflight(arguments: argparse.Namespace, stop: Stop) -> int:
-    from otel_ebpf_receiver import agent
+    from otel_ebpf_receiver.agent.verbs import preflight
 
-    return agent.preflight(_load(arguments).config, any_architecture=arguments.force_architecture, seconds=arguments.seconds)
+    return preflight(_load(arguments).config, stop, any_architecture=arguments.force_architecture, seconds=arguments.seconds)
 
 
 def _replay(arguments: argparse.Namespace, stop: Stop) -> int:
-    from otel_ebpf_receiver import agent
+    from otel_ebpf_receiver.agent.verbs import replay
 
-    return agent.replay(arguments.file, _load(arguments).config, any_architecture=arguments.force_architecture)
+    return replay(arguments.file, _load(arguments).config, stop, any_architecture=arguments.force_architecture)
 
 
 def _config_print(arguments: argparse.Namespace, stop: Stop) -> int:

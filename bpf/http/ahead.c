@@ -8,6 +8,8 @@ int http_ahead(struct __sk_buff *skb) {
   s32 behind = d->next - d->ahead;
   if (behind < d->held) {
     s->kept = 1;
+    s->same = 0;                                                // which acknowledgements came with these bytes was not kept
+    http_of(d)->alone = 0;
     s->retry = 0;
     s->base = d->ahead;
     s->nxt = behind;

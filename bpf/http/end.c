@@ -6,7 +6,7 @@
 
 static __always_inline void known(struct http_scratch *s, struct flow *f, struct counters *c, struct tap *t) {
   u32 verdict = V(s->verdict);
-  if (!f->known && verdict != OPAQUE_OTHER) {
+  if (!f->known && verdict != OPAQUE_OTHER && verdict != OPAQUE_HTTP2) {
     f->known = 1;
     c->n[COUNT_flows_http]++;
     if (t) __sync_fetch_and_add(&t->http, 1);
@@ -15,9 +15,9 @@ static __always_inline void known(struct http_scratch *s, struct flow *f, struct
   f->verdict = verdict;
   if (verdict == OPAQUE_UPGRADED) c->n[COUNT_flows_upgraded]++;
   if (verdict == OPAQUE_DISTRUSTED) c->n[COUNT_flows_distrusted]++;
-  if (verdict == OPAQUE_OTHER) {
-    c->n[COUNT_flows_other]++;
-    if (t) __sync_fetch_and_add(&t->other, 1);
+  if (verdict == OPAQUE_OTHER || verdict == OPAQUE_HTTP2) {
+    c->n[verdict == OPAQUE_OTHER ? COUNT_flows_other : COUNT_flows_http2]++;
+    if (t) __sync_fetch_and_add(verdict == OPAQUE_OTHER ? &t->other : &t->http2, 1);
   }
 }
 
@@ -39,12 +39,20 @@ int http_end(struct __sk_buff *skb) {
   V(s->finished) = s->reset || (r->marks & q->marks & ENDED) || (s->fin && !V(s->both));
   if (!V(s->finished) && !(r->marks & ENDED) && !f->verdict) return 0;
   V(s->begun) = hr->phase >= CHUNK_SIZE && hr->phase < DONE;
-  V(s->certain_end) = hr->losses == hr->healed && hq->losses == hr->healed_other && !hr->cause && r->ahead == r->ahead_end && V(s->both) && s->fin;
+  V(s->certain_end) = hr->losses == hr->healed && hq->losses == hr->healed_other && !hr->cause && hr->phase != CHUNKS_LOST && r->ahead == r->ahead_end && V(s->both) && s->fin;
   V(s->begun) = V(s->begun) && V(s->both) && s->fin;
-  V(s->nl) = hr->number;
+  if (s->direction == V(s->response) ? V(s->skipped) : V(s->unseen)) V(s->certain_end) = 0;     // an answer may be among what was not seen
+  V(s->partly) = q->ahead != q->ahead_end || hq->cause || (s->direction == V(s->response) ? V(s->unseen) : V(s->skipped));      // of the request's body
+  V(s->status) = hr->role == RESPONSE && hr->phase == HEAD && (hr->status >= 200 || hr->status == 101) ? hr->status : 0;
   V(s->start) = hr->number;
+  V(s->nl) = (s32)(hr->number - hq->number) > 0 ? hq->number : hr->number;       // a request may be answered before it has ended
   V(s->last) = hq->number + (hq->role == REQUEST && hq->phase >= CHUNK_SIZE && hq->phase < DONE);
-  V(s->id) = hr->phase == CHUNKS_LOST && !V(s->reset);
+  V(s->id) = 0;                                                 // flags of a response whose end may be among what was not seen
+  if (hr->phase == CHUNKS_LOST) V(s->id) = HTTP_FLAG_UNCERTAIN_END | HTTP_FLAG_UNCERTAIN_SIZE;
+  else if ((s->direction == V(s->response) ? V(s->skipped) : V(s->unseen)) && hr->phase != UNTIL_CLOSE) {
+    V(s->id) = HTTP_FLAG_UNCERTAIN_END | HTTP_FLAG_UNCERTAIN_SIZE;
+    if (hr->phase == FIXED && (s->direction == V(s->response) ? V(s->skipped) : V(s->unseen)) >= r->left) { V(s->id) = HTTP_FLAG_UNCERTAIN_END; r->left = 0; }
+  }
   u32 client = V(s->reset) ? s->direction != V(s->response) : f->closer == 1 + !V(s->response);
   V(s->k) = client ? HTTP_SIDE_CLIENT : HTTP_SIDE_SERVER;
   programs.call(skb, PROGRAM_http_sweep);
@@ -69,7 +77,9 @@ int http_sweep(struct __sk_buff *skb) {
     V(s->n) = n == V(s->start) && V(s->begun);                  // its response had begun
     struct http_pending *p = find(&s->m, n);
     if (!p) continue;
-    if (!V(s->certain_end) && !V(s->n)) {
+    u32 answered = V(p->resp_done);
+    if (answered && !V(s->finished)) continue;
+    if (!answered && !V(s->certain_end) && !V(s->n)) {
       if (!V(s->finished) && !f->verdict) continue;
       http_count(s, HTTP_COUNT_given_up);
       http_pending.delete(&s->m);
@@ -79,10 +89,22 @@ int http_sweep(struct __sk_buff *skb) {
     if (http_pending.delete(&s->m)) continue;
     struct http_record *o = &s->out.r;
     if (V(s->n)) o->response_body = hr->body - r->left;
-    o->response_end_ns = V(s->now);
-    if (!V(s->out.req_done)) { o->request_body = hq->body - q->left; o->request_end_ns = hq->last_ns; }
-    if (V(s->n) && V(s->id)) V(s->out.flags) |= HTTP_FLAG_UNCERTAIN_END | HTTP_FLAG_UNCERTAIN_SIZE;
-    else {
+    if (n == V(s->start) && !answered) {
+      if (V(s->status)) {                                       // cut off inside its head, behind the status
+        o->status = V(s->status);
+        o->response_seq = hr->seq;
+        o->response_start_ns = hr->start_ns;
+      }
+      V(s->out.flags) |= hr->interim || (hr->phase == HEAD && hr->flags) ? HTTP_FLAG_INTERIM : 0;
+    }
+    if (!answered) o->response_end_ns = V(s->now);
+    if (!V(s->out.req_done)) {
+      o->request_body = hq->body - q->left;
+      o->request_end_ns = hq->last_ns;
+      if (V(s->partly)) V(s->out.flags) |= HTTP_FLAG_UNCERTAIN_END | HTTP_FLAG_UNCERTAIN_SIZE;
+    }
+    if (V(s->n) && V(s->id)) V(s->out.flags) |= V(s->id);
+    else if (!V(s->out.resp_done)) {
       V(o->error) = V(s->reset) ? HTTP_ERROR_RESET : HTTP_ERROR_CLOSED;
       V(o->side) = V(s->k);
     }

@@ -1,5 +1,5 @@
 // One line of HTTP/1: start lines (RFC 9112, 3 and 4), header fields (5), chunk sizes (7.1). Each looks at no more than the first HTTP_CARRY bytes.
-// What is rare (odd white space, lists of lengths, unknown methods, folded lines) goes to the program `http_odd` by its id.
+// What is rare (much white space, lists of lengths, folded lines) goes to the program `http_odd` by its id.
 
 static __always_inline void fail(struct http_direction *h, u32 cause) { V(h->cause) = cause; }
 
@@ -35,6 +35,20 @@ static __always_inline u32 method_code(u64 x, u32 k) {
   return HTTP_METHOD_OTHER;
 }
 
+// Marks the bytes that no token holds (RFC 9110, 5.6.2). Along the ASCII table, tokens and others take turns at these bytes.
+#define FROM(n) (((x & ~HIGH) + (0x80 - (n)) * ONES) & HIGH)
+static __always_inline u64 not_token(u64 x) {
+  return (~(FROM('!') ^ FROM('"') ^ FROM('#') ^ FROM('(') ^ FROM('*') ^ FROM(',') ^ FROM('-') ^ FROM('/') ^ FROM('0') ^ FROM(':') ^ FROM('A') ^ FROM('[') ^
+            FROM('^') ^ FROM('{') ^ FROM('|') ^ FROM('}') ^ FROM('~') ^ FROM(0x7f)) | x) & HIGH;
+}
+
+// Is a method that is not known a token of k bytes at least, and not the first line of HTTP/2 (RFC 9113, 3.4)?
+static __always_inline u32 is_method(u8 *p, u32 k) {
+  u64 x = load8(p), a = not_token(x), b = not_token(load8(p + 8)), c = not_token(load8(p + 16));
+  u32 end = a ? first(a) : b ? 8 + first(b) : 16 + first(c | 1ULL << 63);
+  return end == k && x != W8('P', 'R', 'I', ' ', '*', ' ', 'H', 'T');
+}
+
 static __always_inline void request_line(struct http_scratch *s, struct http_direction *h, u32 line, u32 eol, u32 cut) {
   struct http_record *r = &s->p.r;
   u8 *p = &s->b[line & HTTP_MASK];
@@ -50,8 +64,11 @@ static __always_inline void request_line(struct http_scratch *s, struct http_dir
   u32 code = V(r->method);
   k = V(s->k);
   if (!code && V(s->tentative)) { fail(h, HTTP_COUNT_resync_syntax); return; }     // after a loss, only what cannot be chance
-  V(s->id) = code ? 0 : H_METHOD;
   V(r->method_len) = k;
+  if (!code) {
+    if (!is_method(p, k)) { fail(h, HTTP_COUNT_resync_syntax); return; }
+    k = V(s->k);
+  }
   V(s->n) = HTTP_CARRY;                                         // of a line that is cut, the end is looked at when it comes
   V(r->target_wire_len) = 65535;
   if (!cut) {
@@ -67,10 +84,12 @@ static __always_inline void request_line(struct http_scratch *s, struct http_dir
   V(r->flags) = n > room ? HTTP_FLAG_TARGET_CUT : 0;
   V(r->target_len) = n > room ? room : n;
   V(s->to) = V(s->k) + 1 + V(r->target_len);
-  if (V(s->certain) && (s32)(V(h->number) - V(s->other_number)) > 0) {
+  if (V(s->exact) && (s32)(V(h->number) - V(s->other_number)) > 0) {
     V(h->pipelined) = 1;
     V(r->flags) |= HTTP_FLAG_PIPELINED;
   }
+  if (V(s->same)) V(h->pipelined) = 1;                          // nothing was acknowledged since the request before
+  V(s->same) = 1;
   V(r->request_ack) = V(h->ack);
   V(h->seq) = sequence(s, V(s->start));
   V(r->request_seq) = V(h->seq);
@@ -149,17 +168,20 @@ static __always_inline void content_length(struct http_direction *h, u64 value) 
   V(h->seen) = seen | LENGTH;
 }
 
-// Which header that matters a line holds: its id, and the length of its name with the colon.
-static __always_inline void recognise(struct http_scratch *s, u8 *p, u32 role) {
+// Which header that matters a line holds: its id, and the length of its name with the colon. White space before the colon is a trap for parsers that differ
+// about it (RFC 9112, 5.1): nothing that follows can be trusted.
+static __always_inline void recognise(struct http_scratch *s, struct http_direction *h, u8 *p, u32 role) {
   u64 x = load8(p) | LOWER, y = load8(p + 8) | LOWER, z = load8(p + 16) | LOWER;
   V(s->id) = H_NONE;
   V(s->k) = 0;
   if (x == W8('c', 'o', 'n', 't', 'e', 'n', 't', '-')) {
     if (y << 8 == W8(0, 'l', 'e', 'n', 'g', 't', 'h', ':')) { V(s->id) = H_LENGTH; V(s->k) = 15; }
+    else if (y << 16 == W8(0, 0, 'l', 'e', 'n', 'g', 't', 'h') && !(not_space(load8(p + 14)) & 0x80)) V(h->seen) |= CONFLICT;
     return;
   }
   if (x == W8('t', 'r', 'a', 'n', 's', 'f', 'e', 'r')) {
     if (y == W8('-', 'e', 'n', 'c', 'o', 'd', 'i', 'n') && (u16)z == ('g' | ':' << 8)) { V(s->id) = H_CODING; V(s->k) = 18; }
+    else if (y == W8('-', 'e', 'n', 'c', 'o', 'd', 'i', 'n') && (u8)z == 'g' && !(not_space(load8(p + 17)) & 0x80)) V(h->seen) |= CONFLICT;
     return;
   }
   if (role != REQUEST) return;
@@ -175,7 +197,7 @@ static __always_inline void recognise(struct http_scratch *s, u8 *p, u32 role) {
 // The header of a line, its value in from..to. What is not plain stays in s->id, for `http_odd`.
 static __always_inline void header(struct http_scratch *s, struct http_direction *h, u32 line, u32 eol) {
   u8 *p = &s->b[line & HTTP_MASK];
-  recognise(s, p, V(h->role));
+  recognise(s, h, p, V(h->role));
   u32 folded = *p == ' ' || *p == '\t';                         // obs-fold: goes on with the header before
   V(s->odd) = folded;
   if (folded) V(s->id) = V(h->header);
@@ -183,13 +205,16 @@ static __always_inline void header(struct http_scratch *s, struct http_direction
   u32 id = V(s->id);
   if (!id) return;
   u32 from = line + V(s->k);
-  V(s->from) = from + (s->b[from & HTTP_MASK] == ' ');
-  V(s->to) = eol;
+  u64 lead = not_space(load8(&s->b[from & HTTP_MASK]));         // up to 8 bytes of white space on either side
+  V(s->from) = from + first(lead | 1ULL << 63);
+  u64 trail = not_space(load8(&s->b[(eol - 8) & HTTP_MASK]));
+  V(s->to) = eol - first(__builtin_bswap64(trail) | 1ULL << 63);
+  if (!lead || !trail) V(s->odd) = 1;
   from = V(s->from);
-  u64 ends = s->b[from & HTTP_MASK] * (ONES & ~255ULL) + s->b[(eol - 1) & HTTP_MASK];
-  u32 n = eol - from;
+  u32 n = V(s->to) - from;
+  if ((s32)n <= 0 && lead && !folded) { V(s->id) = 0; return; }
+  if (V(s->odd)) { V(s->from) = line + V(s->k); V(s->to) = eol; n = eol - V(s->from); }
   if ((s32)n <= 0) { V(s->id) = 0; return; }
-  if ((bytes_equal(ends, ' ') | bytes_equal(ends, '\t')) & 0x8080) V(s->odd) = 1;
   if (id > H_CODING) {
     if (V(s->odd)) return;
     text(s, h);
@@ -197,8 +222,14 @@ static __always_inline void header(struct http_scratch *s, struct http_direction
     return;
   }
   u64 low = load8(&s->b[from & HTTP_MASK]), high = load8(&s->b[(from + 8) & HTTP_MASK]), bad = n > 16;
+  if (V(s->cut)) {                                              // longer than what is looked at: a coding is judged by its end, later
+    V(h->seen) |= id == H_CODING ? CODED : CONFLICT;
+    V(s->id) = 0;
+    return;
+  }
   if (id == H_CODING) {
-    if (n != 7 || (low | LOWER) << 8 != W8(0, 'c', 'h', 'u', 'n', 'k', 'e', 'd') || V(s->odd)) return;
+    u64 last = load8(&s->b[(V(s->to) - 8) & HTTP_MASK]), lower = last | LOWER, before = (last & 255) == ',' || !(not_space(last) & 0x80);
+    if (V(s->odd) || n < 7 || lower >> 8 != W7('c', 'h', 'u', 'n', 'k', 'e', 'd') || (n > 7 && !before)) return;
     V(h->seen) = (V(h->seen) & ~CODED) | CHUNKED;
     V(s->id) = 0;
     return;
@@ -210,6 +241,33 @@ static __always_inline void header(struct http_scratch *s, struct http_direction
   if (bad || V(s->odd)) return;
   content_length(h, v);
   V(s->id) = 0;
+}
+
+// The end of a line that was too long, at b[..eol): a start line must end as one, and the last coding decides.
+static __always_inline void long_line(struct http_scratch *s, struct http_direction *h, u32 eol) {
+  u8 *q = &s->b[(eol - 9) & HTTP_MASK];
+  u64 low = load8(q), last = load8(q + 1) | LOWER;
+  u32 seen = V(h->seen);
+  if (seen & LONG_START) {
+    u32 minor = q[8] - '0';
+    V(s->n) = sequence(s, eol) - 9 - V(h->seq) - V(s->p.r.method_len) - 1;
+    if (V(s->n) > 65535) V(s->n) = 65535;
+    if (low != W8(' ', 'H', 'T', 'T', 'P', '/', '1', '.') || minor > 9) fail(h, HTTP_COUNT_resync_syntax);
+    V(s->p.r.target_wire_len) = V(s->n);
+    V(s->p.r.minor) = minor;
+    V(h->seen) = seen & ~LONG_START;
+    return;
+  }
+  u64 before = last & 255;
+  if (V(h->header) == H_CODING && last >> 8 == W7('c', 'h', 'u', 'n', 'k', 'e', 'd') && (before == ' ' || before == ',' || before == ('\t' | ' ')))
+    V(h->seen) = (seen & ~CODED) | CHUNKED;
+}
+
+// The line with a chunk's size has ended: its data are next. Not before, or what is left of the line would be taken for them.
+static __always_inline void chunk_begins(struct http_scratch *s, struct http_direction *h) {
+  V(s->d.left) = V(h->length);
+  V(h->body) += V(h->length);
+  V(h->phase) = V(h->length) ? CHUNK_DATA : TRAILERS;
 }
 
 // Size in hexadecimal; up to 15 digits here, more of them (zeros) in `http_odd`.
@@ -225,7 +283,7 @@ static __always_inline void chunk_size(struct http_scratch *s, struct http_direc
   store8(s->value + 16, x); store8(s->value + 24, y);
   u8 *t = s->value + (digits & 31);
   u64 v = hex8(load8(t)) << 32 | hex8(load8(t + 8));
-  V(s->d.left) = v;
-  V(h->body) += v;
-  V(h->phase) = cut ? CHUNK_EXTENSION : V(s->d.left) ? CHUNK_DATA : TRAILERS;
+  V(h->length) = v;
+  V(h->phase) = CHUNK_EXTENSION;
+  if (!cut) chunk_begins(s, h);
 }

@@ -1,52 +1,35 @@
-// What is rare in a line, byte by byte: lists of lengths, white space of any amount, folded lines, unknown methods, chunk sizes with many zeros.
+// What is rare in a line, byte by byte: lists of lengths, white space of any amount, folded lines, chunk sizes with many zeros.
 
 static __always_inline u32 is_space(u8 b) { return b == ' ' || b == '\t'; }
 
-// RFC 9110, 5.6.2: letters, digits and !#$%&'*+-.^_`|~
-static __always_inline u32 is_token(u8 b) {
-  u64 low = 0x03ff6cfa00000000ULL, high = 0x57ffffffc7fffffeULL;
-  return b < 128 && ((b < 64 ? low : high) >> (b & 63) & 1);
-}
-
-static __always_inline void odd_method(struct http_scratch *s, struct http_direction *h) {
-  u32 n = V(s->p.r.method_len);
-#pragma clang loop unroll(disable)
-  for (u32 i = 0; i < 24; i++) {
-    if (i >= n) break;
-    if (!is_token(s->p.r.line[i])) fail(h, HTTP_COUNT_resync_syntax);
-  }
-  if (n == 3 && (u32)load8(s->p.r.line) == ('P' | 'R' << 8 | 'I' << 16 | ' ' << 24)) fail(h, HTTP_COUNT_resync_syntax);
-}
-
 static __always_inline void odd_chunk(struct http_scratch *s, struct http_direction *h) {
   u32 start = V(s->start);
-  u64 body = V(h->body);
   V(s->from) = 0;                                               // digits
-  V(s->d.left) = 0;
+  V(h->length) = 0;
 #pragma clang loop unroll(disable)
   for (u32 i = 0; i < HTTP_CARRY; i++) {
     u32 at = start + i;
     if (at >= V(s->eol)) break;
     u8 b = s->b[at & HTTP_MASK], l = b | 32;
-    u64 v = V(s->d.left);
+    u64 v = V(h->length);
     u32 digit = b - '0', letter = l - 'a';
     if (digit > 9 && letter > 5) {
       if (b != ';' && !is_space(b)) fail(h, HTTP_COUNT_resync_syntax);
       break;
     }
     if (v >> 54) { fail(h, HTTP_COUNT_resync_syntax); break; }
-    V(s->d.left) = v << 4 | (digit < 10 ? digit : letter + 10);
+    V(h->length) = v << 4 | (digit < 10 ? digit : letter + 10);
     V(s->from) = 1;
   }
-  u64 left = V(s->d.left);
   if (!V(s->from)) fail(h, HTTP_COUNT_resync_syntax);
-  V(h->body) = body + left;
-  V(h->phase) = V(s->cut) ? CHUNK_EXTENSION : left ? CHUNK_DATA : TRAILERS;
+  V(h->phase) = CHUNK_EXTENSION;
+  if (!V(s->cut)) chunk_begins(s, h);
 }
 
 // RFC 9110, 8.6: a list of equal numbers is that number.
 static __always_inline void odd_length(struct http_scratch *s, struct http_direction *h) {
   u32 from = V(s->from);
+  if (V(s->to) - from > HTTP_CARRY) goto bad;
   V(s->id) = 0;                                                 // 0: before digits, 1: in them, 2: behind them
   V(s->nl) = 0;                                                 // something was there
   V(s->out.m.flow) = 0;                                         // the value so far
@@ -78,6 +61,7 @@ bad:
 
 // The last coding of the list decides (RFC 9112, 6.3).
 static __always_inline void odd_coding(struct http_scratch *s, struct http_direction *h) {
+  if (V(s->to) - V(s->from) > HTTP_CARRY) V(s->from) = V(s->to) - HTTP_CARRY;
   u32 from = V(s->from);
   V(s->id) = V(s->nl) = V(s->start) = 0;                        // inside a coding; its end; its start
 #pragma clang loop unroll(disable)
@@ -121,8 +105,7 @@ int http_odd(struct __sk_buff *skb) {
   struct http_direction *h = http_of(&s->d);
   u32 id = V(s->id);
   if (V(h->cause)) goto done;
-  if (id == H_METHOD) odd_method(s, h);
-  else if (id == H_CHUNK) odd_chunk(s, h);
+  if (id == H_CHUNK) odd_chunk(s, h);
   else if (id == H_LENGTH) odd_length(s, h);
   else if (id == H_CODING) odd_coding(s, h);
   else odd_text(s, h);

@@ -23,13 +23,19 @@ static __always_inline void http_unseen(struct direction *d) {
   d->left = 0;
 }
 
+// The last bytes of a body, or of a chunk, were not seen.
+static __always_inline void http_end_unseen(struct direction *d) {
+  struct http_direction *h = http_of(d);
+  if (h->phase != CHUNK_DATA) h->uncertain |= HTTP_FLAG_UNCERTAIN_END;
+}
+
 #define LAST_CHUNK W8('0', '\r', '\n', '\r', '\n', 0, 0, 0)
 
 // Is it worth waiting for missing bytes?
 static __always_inline u32 http_waits(struct direction *d) { return http_of(d)->phase != RESYNC; }
 
-// Must it see bytes that it lets pass?
-static __always_inline u32 http_peeks(struct direction *d) { return http_of(d)->phase == CHUNKS_LOST; }
+// Must it see bytes that it lets pass? The last chunk, or when the last byte came.
+static __always_inline u32 http_peeks(struct direction *d) { u32 phase = http_of(d)->phase; return phase == CHUNKS_LOST || phase == UNTIL_CLOSE; }
 
 static __always_inline int http_stop(struct counters *c, struct flow *f, u32 ifindex, u32 verdict) {
   struct tap *t = taps.lookup(&ifindex);
@@ -47,7 +53,7 @@ static __always_inline u32 http_kind(struct __sk_buff *skb, struct segment *p) {
   return b[0] >= 20 && b[0] <= 23 && b[1] == 3 && b[2] <= 4 ? OPAQUE_TLS : OPAQUE_OTHER;
 }
 
-static __always_inline int http_end_of(struct __sk_buff *skb, struct flow *f, struct flow_key *k, struct segment *p) {
+static __always_inline int http_end_of(struct __sk_buff *skb, struct flow *f, struct direction *d, struct direction *other, struct flow_key *k, struct segment *p) {
   u32 zero = 0;
   struct http_scratch *s = http_scratch.lookup(&zero);
   if (!s) return 0;
@@ -58,6 +64,8 @@ static __always_inline int http_end_of(struct __sk_buff *skb, struct flow *f, st
   s->fin = p->flags;
   s->now = now_ns(skb);
   s->ifindex = p->ifindex;
+  s->unseen = p->flags & TCP_ACK && (s32)(p->ack - other->next) > 0 ? p->ack - other->next : 0;
+  s->skipped = (s32)(p->seq - d->next) > 0 ? p->seq - d->next : 0;
   s->verdict = s->entered_by_stream = 0;
   programs.call(skb, PROGRAM_http_end);
   return 0;
@@ -69,9 +77,26 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
   u32 zero = 0, size = p->size, fin = p->flags & TCP_FIN, tentative = 0;
   struct http_direction *h = http_of(d), *o = http_of(other);
   u32 alone = d->ack != p->ack && other->next == p->ack && !o->interim;
+  u32 same = d->ack == p->ack && !(d->marks & AFTER_GAP);       // as the bytes before, which belong to another message if one begins here
+  d->marks &= ~AFTER_GAP;
   d->ack = p->ack;
   d->next += size + !!fin;
   if (fin) { d->marks |= ENDED; if (!f->closer) f->closer = 1 + p->direction; }
+  if (size == 1 && h->phase < FIXED && !fin) {                  // a keep-alive probe may carry a byte of garbage (RFC 9293, 3.8.4); no line holds a NUL
+    u8 garbage = 1;
+    if (!bpf_skb_load_bytes(skb, p->off, &garbage, 1) && !garbage) {
+      d->next--;
+      leave(d);
+      return outcome(c, COUNT_retransmitted);
+    }
+  }
+  u64 now = now_ns(skb), before = h->last_ns;
+  if (size) h->last_ns = now;
+  if (h->phase == UNTIL_CLOSE && !fin && !h->cause) {
+    d->left -= size;
+    leave(d);
+    return outcome(c, COUNT_passed);
+  }
   if (h->phase == CHUNKS_LOST) {                                // the end of the last chunk shows, or the client has gone on
     u64 tail = 0;
     if (size >= 5 && bpf_skb_load_bytes(skb, p->off + size - 5, &tail, 5)) tail = 0;
@@ -82,7 +107,10 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
       d->left -= size;
       leave(d);
       return outcome(c, COUNT_passed);
-    } else if (!fin) http_unseen(d);
+    } else if (!fin) {
+      http_unseen(d);
+      h->last_ns = before;
+    }
   }
   u8 b = 0;
   if (h->cause) {                                               // a start line may follow what was lost
@@ -98,12 +126,12 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
         leave(d);
         if (kind == OPAQUE_TLS || (kind && ++d->turns > JOINED_TURNS)) return http_stop(c, f, p->ifindex, kind);
         outcome(c, COUNT_skipped);
-        return fin ? http_end_of(skb, f, k, p) : 0;
+        return fin ? http_end_of(skb, f, d, other, k, p) : 0;
       }
     } else if (!size) {
       leave(d);
       outcome(c, COUNT_end);
-      return http_end_of(skb, f, k, p);
+      return http_end_of(skb, f, d, other, k, p);
     } else if ((b <= ' ' || b > '~') && b != '\r' && b != '\n') {
       if (!(h->seen & HTTP)) { leave(d); return http_stop(c, f, p->ifindex, http_kind(skb, p)); }
       h->cause = HTTP_COUNT_resync_syntax;
@@ -122,22 +150,24 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
   s->m.direction = 0; s->pm.direction = 1 + p->direction; s->pm.number = 0;
   __builtin_memcpy(&s->key, k, sizeof *k);
   __builtin_memcpy(&s->d, d, sizeof *d);
-  if (!h->cause && (h->line || (h->phase == HEAD && h->role == REQUEST))) {
+  if (!h->cause && (h->line || h->seen & SKIP || (h->phase == HEAD && h->role == REQUEST))) {
     struct http_part *part = http_partial.lookup(&s->pm);
     if (part) {
       copy8(&s->p, &part->p, sizeof s->p / 8);
       copy8(s->b, part->line, HTTP_CARRY / 8);
     } else http_of(&s->d)->cause = HTTP_COUNT_resync_carry;
   }
-  s->now = now_ns(skb);
+  s->now = now; s->last_byte = size && !(h->uncertain && !d->left) ? now : before; s->before = before;
   s->line = HTTP_CARRY - h->line;
   s->pos = s->end = HTTP_CARRY;
   s->nxt = p->off; s->stop = p->off + size; s->there = p->length;
   s->base = p->seq - p->off;
-  s->direction = p->direction; s->fin = fin; s->kept = s->verdict = s->id = s->early = s->ready = 0;
-  s->carried = h->line; s->retry = b >= 'A' && b <= 'Z'; s->tentative = tentative; s->leaving = p->leaving; s->ifindex = p->ifindex;
+  s->direction = p->direction; s->fin = fin; s->kept = s->skipped = s->verdict = s->id = s->early = s->ready = 0;
+  s->carried = h->phase == START && h->line; s->retry = b >= 'A' && b <= 'Z'; s->tentative = tentative; s->same = same; s->leaving = p->leaving; s->ifindex = p->ifindex;
   s->other_number = o->number; s->other_losses = o->losses; s->other_floor = o->floor; s->other_lost = o->lost_number;
   s->other_role = o->role; s->other_pipelined = o->pipelined; s->certain = o->healed_other == h->losses;
+  s->exact = s->certain && o->losses == o->healed && (s32)(p->ack - other->next) <= 0 && other->ahead == other->ahead_end;
+  s->unseen = (s32)(p->ack - other->next) > 0 ? p->ack - other->next : 0;
   programs.call(skb, PROGRAM_http_stream);
   return 0;
 }

@@ -35,7 +35,8 @@ static __always_inline void send(struct http_scratch *s, struct http_pending *p)
 // A message is complete, or as complete as it will ever be known to be. As a rule the request was complete before its response began, and the response
 // sends the record. Else the side that finds both complete and wins the delete sends it.
 static __always_inline void finish(struct http_scratch *s, struct http_direction *h, u32 flags) {
-  V(s->k) = flags;
+  V(s->k) = flags | V(h->uncertain);
+  V(h->uncertain) = 0;
   V(s->n) = V(h->number);
   V(h->number) = V(s->n) + 1;
   V(h->phase) = V(s->verdict) ? STOPPED : START;

@@ -16,8 +16,9 @@ int http_settle(struct __sk_buff *skb) {
   }
   V(h->cause) = 0;
   if (V(s->tentative)) cause = 0;
-  else if (!role && !(V(h->seen) & HTTP) && !V(h->losses)) {    // a connection that did not begin with HTTP
-    V(s->verdict) = V(s->other_role) ? OPAQUE_DISTRUSTED : OPAQUE_OTHER;
+  else if (cause == HTTP_COUNT_resync_syntax && !role && !(V(h->seen) & HTTP) && !V(h->losses)) {    // a connection that did not begin with HTTP
+    u64 begins = load8(&s->b[V(s->start) & HTTP_MASK]);         // RFC 9113, 3.4
+    V(s->verdict) = V(s->other_role) ? OPAQUE_DISTRUSTED : begins == W8('P', 'R', 'I', ' ', '*', ' ', 'H', 'T') ? OPAQUE_HTTP2 : OPAQUE_OTHER;
     V(h->phase) = STOPPED;
     programs.call(skb, PROGRAM_http_stream);
     return 0;
@@ -25,7 +26,7 @@ int http_settle(struct __sk_buff *skb) {
   if (cause) http_count(s, cause);
   u32 certain = V(s->certain) && role == REQUEST;
   if (phase >= CHUNK_SIZE && phase < DONE) {
-    V(s->ended_ns) = V(h->last_ns);
+    V(s->ended_ns) = V(s->before);
     finish(s, h, HTTP_FLAG_UNCERTAIN_END | (phase == FIXED ? 0 : HTTP_FLAG_UNCERTAIN_SIZE));
     more = 0;
   }

@@ -22,7 +22,7 @@ _Static_assert(HTTP_CARRY + HTTP_WINDOW <= HTTP_MASK + 1, "line and window fit")
 enum { START, HEAD, CHUNK_SIZE, CHUNK_EXTENSION, CHUNK_CRLF, TRAILERS, FIXED, CHUNK_DATA, UNTIL_CLOSE, CHUNKS_LOST, DONE, STOPPED, RESYNC };
 enum { REQUEST = 1, RESPONSE = 2 };                             // role of a direction
 enum { LENGTH = 1, CHUNKED = 2, CODED = 4, SKIP = 8, LONG_START = 16, HTTP = 32, TRACEPARENT = 64, CONFLICT = 128 };     // what was seen. SKIP: drop bytes up to the next line end
-enum { H_NONE, H_LENGTH, H_CODING, H_HOST, H_AGENT, H_TRACEPARENT, H_TRACESTATE, H_SLOT, H_METHOD = 32, H_CHUNK };     // header in hand, or what else `http_odd` is asked for
+enum { H_NONE, H_LENGTH, H_CODING, H_HOST, H_AGENT, H_TRACEPARENT, H_TRACESTATE, H_SLOT, H_CHUNK = 32 };     // header in hand, or what else `http_odd` is asked for
 
 struct http_direction {                                         // lies in direction.owner
   u64 body, length;                                             // body bytes given to `left` so far (all of it, or the chunks); announced
@@ -30,11 +30,11 @@ struct http_direction {                                         // lies in direc
   u32 number, losses;                                           // of the current message; of position so far
   u32 floor, lost_number;                                       // first number after the last loss; of a request: first void number
   u32 healed, healed_other;                                     // of a response: losses of either side that pairing has got over
-  u32 seq, first, ack;                                          // first byte of the message; of a response with its interim ones; of a request: its acknowledgement
+  u32 seq, first, ack;                                             // first byte of the message; of a response with its interim ones; of a request: its acknowledgement
   u16 line, status;                                             // bytes of an unfinished line in `http_partial`
   u8 phase, role, seen, header;                                 // header: in hand for a folded line
   u8 interim, alone, flags, cause;                              // alone: can be an anchor (see pair.h). cause: position is lost, by this HTTP_COUNT_*
-  u8 pipelined, resynchronised, minor, pad;
+  u8 pipelined, resynchronised, minor, uncertain;               // uncertain: flags that the end of the message will get
 };
 _Static_assert(sizeof(struct http_direction) <= OWNER_WORDS * 8, "fits into the flow");
 
@@ -53,14 +53,16 @@ struct http_scratch {
   struct direction d;                                           // of the direction in hand
   struct flow_key key;
   struct message m, pm;                                         // keys of `http_pending` and `http_partial`
-  u64 now, ended_ns, next_left;
+  u64 now, last_byte, before, ended_ns, next_left;              // last_byte: when a byte came last; before: the same, before this segment
   u32 zero;                                                     // for ever
   u32 pos, line, end;                                           // in b: where the scan is, start of the current line, end of the window
   u32 nxt, stop, there;                                         // in the segment: first byte not yet in b, its end, end of what was captured
   u32 base;                                                     // sequence number at offset 0 of the segment
   u32 direction, fin, kept, verdict;                            // kept: the bytes come from `held`
-  u32 other_number, other_losses, other_floor, other_lost, other_role, other_pipelined, certain;       // of the other direction; certain: pairing was, so far
-  u32 carried, tentative, retry, leaving, ifindex, entered_by_stream, reset, finished, certain_end, begun, last, response, both;                       // the line in hand began earlier; it need not be a start line; one may come after a loss; the packet leaves by the tap
+  u32 other_number, other_losses, other_floor, other_lost, other_role, other_pipelined, certain, exact, unseen;
+                                                                // of the other direction; certain: so far, the numbers of requests are; exact: of responses too;
+                                                                // unseen: what it sent was acknowledged further than it was seen
+  u32 carried, tentative, retry, leaving, ifindex, entered_by_stream, reset, finished, certain_end, begun, last, response, both, status, skipped, partly, same;                       // the line in hand began earlier; it need not be a start line; one may come after a loss; the packet leaves by the tap
   u32 start, nl, eol, cut, from, to, id, k, n, odd, sure, next_phase, field, length, early, ready;                        // the line in hand; a value in it
 };
 

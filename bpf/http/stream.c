@@ -3,9 +3,9 @@
 
 // The window is used up: keep the unfinished line in front of it and load what follows. 0: the segment is used up too.
 static __always_inline int refill(struct __sk_buff *skb, struct http_scratch *s, struct http_direction *h, u32 end) {
-  u32 line_held = end - V(s->line);
-  if (V(h->seen) & SKIP) line_held = 0;
-  if (line_held && end != HTTP_CARRY) copy8(s->b, &s->b[(end - HTTP_CARRY) & HTTP_MASK], HTTP_CARRY / 8);
+  u32 line_held = end - V(s->line), skip = V(h->seen) & SKIP;   // of a line that is skipped, its end will be looked at
+  if (skip) line_held = 0;
+  if ((line_held || skip) && end != HTTP_CARRY) copy8(s->b, &s->b[(end - HTTP_CARRY) & HTTP_MASK], HTTP_CARRY / 8);
   V(s->line) = HTTP_CARRY - line_held;
   V(h->line) = line_held;
   V(s->pos) = V(s->end) = HTTP_CARRY;
@@ -161,11 +161,12 @@ body:
         V(h->phase) = DONE;
       }
       if (V(h->phase) == DONE) {
-        V(s->ended_ns) = V(s->now);
+        V(s->ended_ns) = V(s->last_byte);
         u32 lost = V(s->next_phase) == CHUNKS_LOST;
         V(s->next_phase) = 0;
+        V(s->last_byte) = V(s->now);
         finish(s, h, lost ? HTTP_FLAG_UNCERTAIN_END | HTTP_FLAG_UNCERTAIN_SIZE : 0);
-        if (V(s->k)) fail(h, HTTP_COUNT_resync_gap);
+        if (V(s->k) & HTTP_FLAG_UNCERTAIN_SIZE) fail(h, HTTP_COUNT_resync_gap);
       }
       continue;
     }
@@ -194,19 +195,14 @@ found:
     V(s->cut) = cut;
     if (seen & SKIP) {
       if (cut) continue;
-      if (phase == CHUNK_EXTENSION) V(h->phase) = V(s->d.left) ? CHUNK_DATA : TRAILERS;
-      if (phase == HEAD && seen & LONG_START) {
-        u8 *q = &s->b[(V(s->eol) - 9) & HTTP_MASK];
-        if (load8(q) != W8(' ', 'H', 'T', 'T', 'P', '/', '1', '.')) fail(h, HTTP_COUNT_resync_syntax);
-        V(s->p.r.minor) = q[8] - '0';
-        V(h->seen) &= ~LONG_START;
-      }
+      if (phase == CHUNK_EXTENSION) chunk_begins(s, h);
+      if (phase == HEAD) long_line(s, h, V(s->eol));
       continue;
     }
     line_read(s, h, phase);
     if (V(s->id)) { programs.call(skb, PROGRAM_http_odd); goto spent; }
     if (V(h->cause)) continue;
-    if (V(h->phase) == HEAD && V(s->pos) + 2 <= V(s->end)) {     // the empty line behind it, in the same step
+    if (V(h->phase) == HEAD && !V(s->ready) && V(s->pos) + 2 <= V(s->end)) {     // the empty line behind it, in the same step
       u32 at = V(s->pos);
       u16 two = *(volatile u16 *)&s->b[at & HTTP_MASK];
       if (two == ('\r' | '\n' << 8)) {
@@ -226,8 +222,7 @@ out:;
   if (phase >= FIXED) V(h->line) = line = 0;
   if (s->d.ahead != s->d.ahead_end && (s32)(s->d.next - s->d.ahead) >= 0) programs.call(skb, PROGRAM_http_ahead);
   if (phase == START && line && !V(s->carried)) V(h->start_ns) = V(s->now);
-  V(h->last_ns) = V(s->now);
-  if (line || (phase == HEAD && V(h->role) == REQUEST)) {
+  if (line || V(h->seen) & SKIP || (phase == HEAD && V(h->role) == REQUEST)) {
     struct http_part *part = http_partial.lookup(&s->pm);       // once a flow has needed an entry it keeps it: cheaper than a new one each time
     if (part) copy8(part, s, sizeof *part / 8);
     else http_partial.update(&s->pm, (struct http_part *)s);

@@ -22,6 +22,7 @@ from typing import Protocol
 from otel_ebpf_receiver.capture.links import Link
 from otel_ebpf_receiver.capture.select import Role, rank, role, select
 from otel_ebpf_receiver.config.schema import Capture
+from otel_ebpf_receiver.errors import CaptureError
 
 ETH_P_ALL = 3
 _ADDRESS = struct.Struct("=HHiHBB8s")
@@ -37,7 +38,7 @@ class Programs(Protocol):
 
     def attach(self, sock: socket.socket) -> None: ...
 
-    def set_tap(self, ifindex: int, domain: int | None = None) -> None: ...
+    def set_tap(self, ifindex: int, domain: int | None = None) -> bool: ...
 
     def forget_tap(self, ifindex: int) -> None: ...
 
@@ -62,7 +63,7 @@ def is_one_way(counters: Mapping[str, int]) -> bool:
 
 
 def open_tap(programs: Programs, index: int) -> socket.socket:
-    """A packet socket on the link `index` whose filter is the entry program. Raises OSError."""
+    """A packet socket on the link `index` whose filter is the entry program. Raises OSError or CaptureError."""
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
@@ -157,12 +158,12 @@ class Taps:
         try:
             self._programs.set_tap(link.index)
             sock = open_tap(self._programs, link.index)
-        except OSError as error:
+        except (OSError, CaptureError) as error:
             with contextlib.suppress(OSError):
                 self._programs.forget_tap(link.index)
-            if error.errno in (errno.ENODEV, errno.ENXIO):
+            if isinstance(error, OSError) and error.errno in (errno.ENODEV, errno.ENXIO):
                 return None
-            return self._failed(link, error.strerror or str(error), known_error)
+            return self._failed(link, (error.strerror if isinstance(error, OSError) else None) or str(error), known_error)
         self.attached_total += 1
         _LOG.debug("tap attached", extra={"interface": link.name, "role": role(link).value})
         return Tap(link, role(link), rank(link), sock)

@@ -22,6 +22,7 @@ from otel_ebpf_receiver.config.whole import contradictions
 from otel_ebpf_receiver.errors import ConfigError
 
 DEFAULT = "default"
+_NO_LINE = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +43,19 @@ class Flag:
 
 
 class _Problems:
-    """Collected complaints; one line each."""
+    """Collected complaints; one line each, those of the file first and in its order."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self._found: list[tuple[int, str]] = []
 
     def __call__(self, where: str, path: str, text: str) -> None:
-        line = ": ".join(part for part in (where, path) if part)
-        self.lines.append(f"{line}: {text}")
+        place = ": ".join(part for part in (where, path) if part)
+        line = re.search(r":(\d+)$", where)
+        self._found.append((int(line[1]) if line else _NO_LINE, f"{place}: {text}"))
+
+    @property
+    def lines(self) -> list[str]:
+        return [text for _, text in sorted(self._found, key=lambda one: one[0])]
 
 
 def load(path: str | None = None, environ: Mapping[str, str] = MappingProxyType({}), flags: tuple[Flag, ...] = ()) -> Loaded:

@@ -241,7 +241,6 @@ class Metrics:
         low=0,
     )
     time_to_first_byte: bool = key(False, "Also the time from the request's last byte to the answer's first.")
-    open_requests: bool = key(False, "Also the requests that have no answer yet.")
     series_limit: int = key(2000, "Series per workload and instrument; what comes later is one series with otel.metric.overflow.", low=1)
     memory_bytes: int = key(64 * MIB, "Memory of all series together.", unit="bytes", low=MIB)
     idle_s: float = key(

@@ -36,6 +36,14 @@ def _exporters(config: Config) -> Found:
             yield "exporters.influxdb.url", f"is needed, since exporters.{name} names influxdb; expected http(s)://host:port"
 
 
+    if "prometheus" in config.exporters.metrics:
+        metrics = config.telemetry.metrics
+        if metrics.temporality != "cumulative":
+            yield "telemetry.metrics.temporality", f"is {metrics.temporality!r}, but a scrape endpoint shows totals; expected 'cumulative'"
+        if metrics.histogram != "explicit_bucket_histogram":
+            yield "telemetry.metrics.histogram", f"is {metrics.histogram!r}, which the scrape endpoint cannot show"
+
+
 def _otlp(config: Config) -> Found:
     for signal in Signal:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 INTERVAL_S = 60.0
 WORDS_MAX = 240
@@ -14,18 +14,18 @@ KINDS_MAX = 64
 
 
 class Complaints:
-    """One per destination and signal; thread safe."""
+    """One per destination and signal, which `fields` name in every line; thread safe."""
 
-    def __init__(self, logger: logging.Logger, subject: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, logger: logging.Logger, fields: Mapping[str, str], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._logger = logger
-        self._subject = subject
+        self._fields = dict(fields)
         self._clock = clock
         self._lock = threading.Lock()
         self._last: dict[str, float] = {}
         self._kept_back: dict[str, int] = {}
 
     def say(self, kind: str, words: str, *, items: int = 0) -> bool:
-        """Logs `words` (cut, escaped) under `kind` unless that kind was logged in the last minute; whether it was logged."""
+        """Logs `words` (cut) under `kind` unless that kind was logged in the last minute; whether it was logged."""
         with self._lock:
             now = self._clock()
             if now - self._last.get(kind, -INTERVAL_S) < INTERVAL_S or (kind not in self._last and len(self._last) >= KINDS_MAX):
@@ -33,5 +33,9 @@ class Complaints:
                 return False
             self._last[kind] = now
             repeated = self._kept_back.pop(kind, 0)
-        self._logger.warning("%s: %s items=%d repeated=%d reason=%r", self._subject, kind, items, repeated, words[:WORDS_MAX])
+        self._logger.warning("export " + kind, extra=self._fields | {"items": items, "repeated": repeated, "reason": words[:WORDS_MAX]})
         return True
+
+    def relieve(self, tries: int) -> None:
+        """Says that what was retried `tries` times in a row works again."""
+        self._logger.info("export works again", extra=self._fields | {"tries": tries})

@@ -136,8 +136,10 @@ class Sender:
         if answer.verdict is Verdict.RETRY:
             self._retry(payload, answer)
             return
-        self._tries = 0
+        tries, self._tries = self._tries, 0
         if answer.verdict is Verdict.ACCEPTED:
+            if tries:
+                self._complaints.relieve(tries)
             if answer.rejected:
                 self._complaints.say("partly rejected", answer.words, items=answer.rejected)
             elif answer.words:

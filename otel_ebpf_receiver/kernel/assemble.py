@@ -29,7 +29,7 @@ class KernelPart:
     """What a source adds to the kernel side, as data.
 
     `files` are relative to `bpf/`: headers come before the packet program, `.c` files after it. `hooks` names entries of `HOOKS` that `<name>_<hook>` implements.
-    An `owner` takes connections over by its first program; it implements `<name>_flow`, `_joined`, `_unseen`, `_waits`, `_peeks`, `_segment` and `_end_of`.
+    An `owner` takes connections over by its first program; it implements `<name>_flow`, `_joined`, `_unseen`, `_end_unseen`, `_waits`, `_peeks`, `_segment` and `_end_of`.
     `records` is the map that its records leave by, `counters` the header and the per-CPU map of its counters, `pending` the map of open requests with the
     offsets of its "sent" byte and of its start time, `maps` other maps that user space reads.
     """
@@ -82,6 +82,7 @@ def _dispatch(parts: Iterable[KernelPart]) -> str:
         ("flow", "void", "struct flow *f", "f->verdict = OPAQUE_OTHER"),
         ("joined", "void", "struct direction *d", ""),
         ("unseen", "void", "struct direction *d", ""),
+        ("end_unseen", "void", "struct direction *d", ""),
         ("waits", "u32", "struct direction *d", "return 0"),
         ("peeks", "u32", "struct direction *d", "return 0"),
     ):
@@ -91,8 +92,8 @@ def _dispatch(parts: Iterable[KernelPart]) -> str:
         lines.append(f"static __always_inline {kind} own_{own}({parameters}) {{ {body}; }}")
     segment = "struct __sk_buff *skb, struct counters *c, struct flow *f, struct direction *d, struct direction *o, struct flow_key *k, struct segment *p"
     lines.append(f"static __always_inline int own_segment({segment}) {{ {f'return {owner}_segment(skb, c, f, d, o, k, p)' if owner else 'return 0'}; }}")
-    end = "struct __sk_buff *skb, struct flow *f, struct flow_key *k, struct segment *p"
-    lines.append(f"static __always_inline int own_end({end}) {{ {f'return {owner}_end_of(skb, f, k, p)' if owner else 'return 0'}; }}")
+    end = "struct __sk_buff *skb, struct flow *f, struct direction *d, struct direction *o, struct flow_key *k, struct segment *p"
+    lines.append(f"static __always_inline int own_end({end}) {{ {f'return {owner}_end_of(skb, f, d, o, k, p)' if owner else 'return 0'}; }}")
     return "\n".join(lines) + "\n"
 
 

@@ -46,13 +46,10 @@ class Transport(Protocol):
 
 
 class OpenRequests(Protocol):
-    """Requests that have no answer yet, and those that were pushed out before they had one."""
+    """Requests that have no answer yet."""
 
     @property
     def count(self) -> int: ...
-
-    @property
-    def evicted(self) -> int: ...
 
 
 class Programs(Protocol):
@@ -79,7 +76,6 @@ class Replayed:
     records: int = 0
     lost: int = 0
     open: int = 0
-    evicted: int = 0
     unknown: Counter[int] = field(default_factory=Counter)
     error: CaptureError | None = None
 
@@ -88,7 +84,7 @@ class Replayed:
         unknown = f", {self.unknown.total()} left out: link type {self._unknown_types()} is not known" if self.unknown else ""
         return (
             f"{self.frames} frames ({self.not_ip} not IP, {self.split} split, {self.truncated} truncated{unknown}), "
-            f"{self.records} exchanges, {self.open} open at the end, {self.evicted} evicted, {self.lost} records lost"
+            f"{self.records} exchanges, {self.open} open at the end, {self.lost} records lost"
         )
 
     def refuse_unknown(self, path: str) -> None:
@@ -116,8 +112,7 @@ def replay(path: str | os.PathLike[str], programs: Programs, emit: Emit) -> Repl
     except CaptureError as error:
         result.error = error
     feed.drain()
-    unanswered = programs.open_requests()
-    result.open, result.evicted = unanswered.count, unanswered.evicted
+    result.open = programs.open_requests().count
     result.lost = sum(count for name, count in programs.counters().items() if name.endswith("lost"))
     result.refuse_unknown(os.fspath(path))
     return result

@@ -69,7 +69,8 @@ class Map:
 
     def _element(self, command: int, key: bytes, flags: int = 0) -> None:
         ctypes.memmove(self._key, key, len(key))
-        bpf(command, struct.pack("=IxxxxQQQ", self.fd, ctypes.addressof(self._key), ctypes.addressof(self._value), flags))
+        value = 0 if command == DELETE else ctypes.addressof(self._value)  # the kernel refuses what a command does not read
+        bpf(command, struct.pack("=IxxxxQQQ", self.fd, ctypes.addressof(self._key), value, flags))
 
     def get(self, key: bytes) -> bytes | None:
         """The value, or None."""

@@ -27,7 +27,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """A dotted name as OpenTelemetry writes it, one sentence, a UCUM unit (`s`, `By`, `{exchange}`, `1` for a ratio) or none, and its kind."""
+    """A dotted name as OpenTelemetry writes it, one sentence, a UCUM unit (`s`, `By`, `{exchange}`, `1` for a ratio) or none."""
 
     name: str
     description: str

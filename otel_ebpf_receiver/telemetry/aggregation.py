@@ -180,10 +180,11 @@ class Counter:
         return np.zeros(len(slots), np.intp)
 
     def total(self, slots: Slots) -> I64:
-        return self._values[slots]
+        return np.asarray(self._values[slots], np.int64)
 
     def changed(self, slots: Slots) -> Slots:
-        return slots[self._values[slots] != self._base[slots]]
+        out: Slots = slots[self._values[slots] != self._base[slots]]
+        return out
 
     def encode(self, slots: Slots, start: U64, now: int, behind: I64) -> Objects:
         rows = Rows(len(slots))

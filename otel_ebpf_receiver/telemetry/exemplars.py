@@ -58,8 +58,8 @@ class Exemplars:
         if capacity > self._capacity:
             old = (self._time, self._value, self._trace, self._span)
             self._allocate(capacity)
-            for new, column in zip((self._time, self._value, self._trace, self._span), old, strict=True):
-                new[: len(column)] = column
+            self._time[: len(old[0])], self._value[: len(old[0])] = old[0], old[1]
+            self._trace[: len(old[0])], self._span[: len(old[0])] = old[2], old[3]
             self._capacity = capacity
         at = slots[sampled.rows] * self.places + place[sampled.rows]
         self._time[at], self._value[at] = sampled.unix_ns, values[sampled.rows]
@@ -107,6 +107,4 @@ class Exemplars:
 
     def of(self, slot: int) -> list[Exemplar]:
         at, _ = self.taken(np.array([slot]))
-        return [
-            Exemplar(float(self._value[i]), int(self._time[i]), self._trace[i].tobytes(), self._span[i].tobytes()) for i in at.tolist()
-        ]
+        return [Exemplar(float(self._value[i]), int(self._time[i]), self._trace[i].tobytes(), self._span[i].tobytes()) for i in at.tolist()]

@@ -133,7 +133,11 @@ class Exponential:
     def _reported(self, slots: Slots) -> tuple[I64, F64, I64]:
         if not self._is_delta:
             return self._counts[slots], self._sums[0, slots], self._zeros[0, slots]
-        return self._counts[slots] - self._base[slots], self._sums[0, slots] - self._sums[1, slots], self._zeros[0, slots] - self._zeros[1, slots]
+        return (
+            self._counts[slots] - self._base[slots],
+            self._sums[0, slots] - self._sums[1, slots],
+            self._zeros[0, slots] - self._zeros[1, slots],
+        )
 
     def changed(self, slots: Slots) -> Slots:
         counts, _, zeros = self._reported(slots)
@@ -172,7 +176,8 @@ class Exponential:
         used = counts > 0
         firsts, lasts = used.argmax(axis=1), BUCKETS - used[:, ::-1].argmax(axis=1)
         out = []
-        for row, (begin, end, is_used) in enumerate(zip(firsts.tolist(), lasts.tolist(), used.any(axis=1).tolist(), strict=True)):
+        ranges = np.stack((firsts, lasts, counts.any(axis=1)), axis=1)
+        for row, (begin, end, is_used) in enumerate(ranges.tolist()):
             if not is_used:
                 out.append(b"")
                 continue

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from otel_ebpf_receiver.telemetry.columns import U8, U64, Bools, Linkage
 
 KEY_BYTES = 16
-_SLICE = 2048
+_SLICE = 1024
 _INITIAL = (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573)
 
 
@@ -61,8 +61,10 @@ def siphash(key: bytes, words: U64, *, labels: int = 1, compress: int = 1, finis
         state = _State.start(key, part.shape[1])
         for word in part:
             state.absorb(word, compress)
-        for label, column in enumerate(out):
-            column[start : start + _SLICE] = state.copy().finish(np.uint64(length | label), compress, finish)
+        last = np.repeat(np.arange(length, length + labels, dtype=np.uint64), part.shape[1])
+        ended = state.times(labels).finish(last, compress, finish).reshape(labels, -1)
+        for column, values in zip(out, ended, strict=True):
+            column[start : start + _SLICE] = values
     return out
 
 
@@ -77,16 +79,17 @@ class _State:
         k = [int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")]
         return cls([np.full(rows, initial ^ k[i % 2], np.uint64) for i, initial in enumerate(_INITIAL)], np.empty(rows, np.uint64))
 
-    def copy(self) -> _State:
-        return _State([column.copy() for column in self._v], self._spare)
+    def times(self, count: int) -> _State:
+        """The state `count` times, one after the other: all labels are hashed at once."""
+        return _State([np.tile(column, count) for column in self._v], np.tile(self._spare, count))
 
-    def absorb(self, word: U64 | np.uint64, rounds: int) -> None:
+    def absorb(self, word: U64, rounds: int) -> None:
         self._v[3] ^= word
         for _ in range(rounds):
             self._round()
         self._v[0] ^= word
 
-    def finish(self, last: np.uint64, compress: int, rounds: int) -> U64:
+    def finish(self, last: U64, compress: int, rounds: int) -> U64:
         self.absorb(last, compress)
         self._v[2] ^= np.uint64(0xFF)
         for _ in range(rounds):

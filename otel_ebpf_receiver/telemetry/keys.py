@@ -1,6 +1,7 @@
 """64-bit keys of rows, and an index from keys to small numbers: what `dict` is, for whole columns at once.
 
-The mixing is fast and seeded, not cryptographic; ids that leave the agent come from `ids.py`.
+The mixing is fast and not cryptographic; its seed differs from process to process (as that of `hash` does), so that traffic cannot be made to
+collide. Ids that leave the agent come from `ids.py`.
 """
 
 from __future__ import annotations
@@ -15,35 +16,32 @@ from otel_ebpf_receiver.telemetry.columns import I64, U8, U64
 _MULTIPLY = np.uint64(0x9E3779B97F4A7C15)
 _FINISH = np.uint64(0xD6E8FEB86659FD93)
 _FOLD = np.uint64(32)
+_SEED = np.uint64(hash("otel_ebpf_receiver") & 0xFFFFFFFFFFFFFFFF)
 
 
-def mix(first: U64 | int, *more: npt.NDArray[np.integer] | int, rows: int | None = None) -> U64:
-    """One key per row of columns of integers; order matters. `rows` is needed only where every column is one number."""
+def mix(first: npt.NDArray[np.integer], *more: npt.NDArray[np.integer] | int) -> U64:
+    """One key per row of columns of integers; order matters."""
     # hot: benchmarks/pipeline.py
-    if isinstance(first, int):
-        key = np.full(rows if rows is not None else _rows(more), first & 0xFFFFFFFFFFFFFFFF, np.uint64)
-    else:
-        key = first.astype(np.uint64)
+    key = first.astype(np.uint64)
     spare = np.empty_like(key)
+    _stir(key, _SEED, spare)
     for column in more:
         value = np.uint64(column & 0xFFFFFFFFFFFFFFFF) if isinstance(column, int) else column.astype(np.uint64, copy=False)
-        np.bitwise_xor(key, value, out=key)
-        np.multiply(key, _MULTIPLY, out=key)
-        np.right_shift(key, _FOLD, out=spare)
-        np.bitwise_xor(key, spare, out=key)
-    np.multiply(key, _FINISH, out=key)
+        _stir(key, value, spare)
+    _stir(key, _FINISH, spare)
+    return key
+
+
+def _stir(key: U64, value: U64 | np.uint64, spare: U64) -> None:
+    np.bitwise_xor(key, value, out=key)
+    np.multiply(key, _MULTIPLY, out=key)
     np.right_shift(key, _FOLD, out=spare)
     np.bitwise_xor(key, spare, out=key)
-    return key
 
 
 def words(matrix: U8) -> U64:
     """The columns of 8 bytes (u64, k x n) of a contiguous matrix of bytes (n x 8k)."""
     return np.ascontiguousarray(matrix.view(np.uint64).reshape(len(matrix), -1).T)
-
-
-def _rows(columns: tuple[npt.NDArray[np.integer] | int, ...]) -> int:
-    return next(len(column) for column in columns if not isinstance(column, int))
 
 
 class KeyIndex:

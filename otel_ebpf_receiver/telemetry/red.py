@@ -70,20 +70,20 @@ class Collection:
 
     def __init__(self, table: Red, payloads: list[Payload], reported: list[_Reported], now: int) -> None:
         self.payloads = payloads
-        self._table, self._reported, self._now = table, reported, now
+        self._table, self._reported, self.now = table, reported, now
 
     @property
     def items(self) -> int:
         return sum(payload.items for payload in self.payloads)
 
     def commit(self) -> None:
-        """All of it was accepted. Call from the thread that observes; a second call changes nothing."""
-        self._table.accept(self._reported, self._now)
+        """All of it was accepted. Call from the thread that observes; too late (after the next collection) or a second time it changes nothing."""
+        self._table.accept(self, self._reported)
         self._reported = []
 
     def rollback(self) -> None:
         """Nothing is known to have arrived: it stays in the table and merges into the next interval."""
-        self._reported = []
+        self._table.reject(self)
 
 
 class Red:
@@ -95,6 +95,7 @@ class Red:
         self._budget = Budget(options.memory_bytes)
         self._series: dict[str, Series] = {}
         self._collected = self._accepted = start_unix_ns
+        self._last: Collection | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -147,7 +148,8 @@ class Red:
                 payloads += self._encode(series, slots[begin : begin + _CHUNK_SERIES], now, out)
             series.aggregation.freeze(slots)
         self._collected = now
-        return Collection(self, payloads + out.flush(), reported, now)
+        self._last = Collection(self, payloads + out.flush(), reported, now)
+        return self._last
 
     def _encode(self, series: Series, slots: Slots, now: int, out: Outbox) -> list[Payload]:
         start = np.maximum(series.start[slots], np.uint64(self._accepted)) if self._is_delta else series.start[slots]
@@ -161,14 +163,20 @@ class Red:
                 payloads += out.put(int(resource[begin]), blob, end - begin)
         return payloads
 
-    def accept(self, reported: list[_Reported], now: int) -> None:
-        """The values of a collection have arrived."""
+    def accept(self, collection: Collection, reported: list[_Reported]) -> None:
+        """The values of the last collection have arrived; those of an earlier one are part of it and say nothing about it."""
+        if collection is not self._last:
+            return
         for item in reported:
             item.series.aggregation.accept()
             item.series.accepted[item.slots] = item.seen
             item.series.exemplars.forget(item.exemplars, item.exemplar_times)
-        if reported:
-            self._accepted = now
+        self._accepted, self._last = collection.now, None
+
+    def reject(self, collection: Collection) -> None:
+        """The collection can no longer be accepted."""
+        if collection is self._last:
+            self._last = None
 
     def points(self) -> Iterator[Point]:
         """Every explicit histogram and counter as values, since each series' start; exponential ones are not shown."""

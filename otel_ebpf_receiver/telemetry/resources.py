@@ -43,7 +43,7 @@ class Resources:
         self._next = HOST
         scope = InstrumentationScope(name=names.SCOPE_NAME, version=version).SerializeToString()
         self._scope = field(1, scope)
-        self._table: Sequence[Workload] = ()
+        self._table: Sequence[Workload] | None = None
         self._of_table = np.zeros(0, np.int64)
         self._number({**added, **host, **own})
 
@@ -75,7 +75,7 @@ class Resources:
         for number in gone:
             del self._numbers[self._encoded.pop(number).attributes]
         if gone:
-            self._table = ()
+            self._table = None
 
     def __len__(self) -> int:
         return len(self._encoded)

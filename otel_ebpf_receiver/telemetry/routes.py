@@ -51,7 +51,7 @@ class Routes:
         self._compiled = [(pattern, _compile(pattern.pattern)) for pattern in options.patterns]
         self._services: dict[str, int] = {}
         self._patterns: list[list[tuple[str, re.Pattern[bytes]]]] = []
-        self._table: Sequence[Workload] = ()
+        self._table: Sequence[Workload] | None = None
         self._of_table = np.zeros(1, np.int64)
         self._cache_keys = np.zeros(1 << _CACHE_BITS, np.uint64)
         self._cache_routes = np.zeros(1 << _CACHE_BITS, np.uint64)
@@ -88,7 +88,7 @@ class Routes:
         self._overflow = self._key(OVERFLOW)
         self._services.clear()
         self._patterns.clear()
-        self._table = ()
+        self._table = None
         self._templates = KeyIndex()
         self._template_routes: list[int] = []
         self._counts = np.zeros(64, np.int64)
@@ -96,7 +96,7 @@ class Routes:
 
     def _of(self, workloads: Sequence[Workload], which: npt.NDArray[np.int32]) -> I64:
         """The number of each row's service; rows of unknown workloads share one."""
-        if workloads is not self._table or not self._services:
+        if workloads is not self._table:
             self._table, self._of_table = workloads, np.full(len(workloads) + 1, -1, np.int64)
             self._of_table[-1] = self._service("")
         out = self._of_table[which]

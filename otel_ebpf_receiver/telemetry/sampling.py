@@ -15,13 +15,21 @@ import numpy.typing as npt
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
 from otel_ebpf_receiver.telemetry import names, tracestate
-from otel_ebpf_receiver.telemetry.columns import I64, U8, U64, Bools, Group, Linkage, Part
+from otel_ebpf_receiver.telemetry.columns import I64, U8, Bools, Group, Linkage, Part
 from otel_ebpf_receiver.telemetry.keys import mix
 
 Sampler = Literal[
-    "always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio", "consistent_probability"
+    "always_on",
+    "always_off",
+    "traceidratio",
+    "parentbased_always_on",
+    "parentbased_always_off",
+    "parentbased_traceidratio",
+    "consistent_probability",
 ]
 _MAX = tracestate.THRESHOLD_MAX
+_MASK = np.uint64(_MAX - 1)
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 KEPT_REASONS = ("", "error", "slow")
 
 
@@ -44,6 +52,8 @@ class Candidates:
     wanted: Bools
     errors: Bools
     slow: Bools
+    ignored: int = 0
+    """Rows that were left out of `wanted` because the user wants no spans of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +87,12 @@ class Sampling:
 
     def sample(self, linkage: Linkage, states: States, trace: U8, kinds: Sequence[Candidates], elapsed_s: float) -> list[Sampled]:
         """Decides for every kind. `trace`: the trace ids (n x 16)."""
-        randomness = _randomness(trace, states)
+        draws = _draws(trace, states)
         self._budget = min(self._budget + elapsed_s * self._options.spans_per_second, float(self._options.spans_per_second))
-        base = self._take_by_sampler(linkage, trace, randomness, states)
+        base = self._take_by_sampler(linkage, trace, draws.randomness, states)
         shares = self._shares(base, kinds)
         own = self._told(linkage, states)
-        out = [self._take(base, own, randomness, kind, shares) for kind in kinds]
+        out = [self._take(base, own, draws, kind, shares) for kind in kinds]
         if self._options.spans_per_second:
             self._budget -= sum(len(sampled.rows) for sampled in out)
         return out
@@ -104,7 +114,7 @@ class Sampling:
         return np.where(linkage.traced, parent, base) if self._is_parent_based else base
 
     def _told(self, linkage: Linkage, states: States) -> I64:
-        """The threshold of each row's decision where `th` may tell it, else -1: a ratio sampler's decision is no R >= T, an unknown parent's share is unknown."""
+        """The threshold of each row's decision where `th` may tell it, else -1: a ratio sampler's decision is no R >= T."""
         own = -1
         if self._root == "consistent_probability":
             own = self._threshold
@@ -127,17 +137,27 @@ class Sampling:
         self.probability = min(1.0, budget / (taken + by_rule)) if taken + by_rule else 1.0
         return self.probability, errors * self.probability, slow * self.probability
 
-    def _take(self, base: Bools, own: I64, randomness: I64, kind: Candidates, shares: tuple[float, float, float]) -> Sampled:
-        capped, errors, slow = (_threshold(share) for share in shares)
-        by_sampler = base & (randomness >= capped)
-        by_error = kind.errors & (randomness >= errors) & ~by_sampler
-        by_slow = kind.slow & (randomness >= slow) & ~by_sampler & ~by_error
+    def _take(self, base: Bools, own: I64, draws: _Draws, kind: Candidates, shares: tuple[float, float, float]) -> Sampled:
+        # The cap takes its share of what each row's own threshold lets through; where that cannot be told, a draw of its own is independent of it.
+        capped = _MAX - np.rint((_MAX - np.maximum(own, 0)) * shares[0]).astype(np.int64)
+        by_sampler = base & (np.where(own >= 0, draws.randomness, draws.independent) >= capped)
+        errors, slow = _threshold(shares[1]), _threshold(shares[2])
+        by_error = kind.errors & (draws.randomness >= errors) & ~by_sampler
+        by_slow = kind.slow & (draws.randomness >= slow) & ~by_sampler & ~by_error
         rows = np.flatnonzero(kind.wanted & (by_sampler | by_error | by_slow))
         kept = np.where(by_error[rows], 1, np.where(by_slow[rows], 2, 0)).astype(np.uint8)
-        threshold = np.where(own[rows] >= 0, np.maximum(own[rows], capped), -1)
+        threshold = np.where(own[rows] >= 0, capped[rows], -1)
         # What a rule kept was decided at the rule's threshold; only our own sampler claims that anybody may count with it.
         by_rule = (-1, errors, slow) if self._root == "consistent_probability" else (-1, -1, -1)
         return Sampled(rows, kept, np.where(kept > 0, np.array(by_rule, np.int64)[kept], threshold), self.probability)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draws:
+    """Two numbers below 2^56 per row, equal for equal traces: the convention's, and one that no other sampler has looked at."""
+
+    randomness: I64
+    independent: I64
 
 
 class States:
@@ -148,7 +168,8 @@ class States:
         self.threshold, self.randomness = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
         self._which = np.zeros(n, np.int64)
         self._parsed, self._headers = [tracestate.TraceState()], [""]
-        rows = np.flatnonzero(linkage.traced & (linkage.trace_state != b""))
+        rows = np.flatnonzero(linkage.traced)
+        rows = rows[linkage.trace_state[rows] != b""]
         if rows.size:
             texts = np.char.add(linkage.trace_state[rows], np.where(linkage.trace_state_cut[rows], b"\x01", b""))
             distinct, where = np.unique(texts, return_inverse=True)
@@ -173,8 +194,9 @@ class States:
         return Group(keys[where], lambda row: Part(trace_state=texts[where[row]]))
 
     def _text(self, which: int, threshold: int) -> str:
-        state, header = self._parsed[which], self._headers[which]
-        return header if header and threshold == state.threshold else state.text(threshold)
+        text, header = self._parsed[which].text(threshold), self._headers[which]
+        # Where nothing changed, the order of the members stays too.
+        return header if sorted(header.split(",")) == sorted(text.split(",")) else text
 
 
 def reasons(sampled: Sampled) -> Group | None:
@@ -194,6 +216,7 @@ def _threshold(share: float) -> int:
     return _MAX - round(share * _MAX)
 
 
-def _randomness(trace: U8, states: States) -> I64:
-    low = trace[:, 8:].copy().view(">u8")[:, 0].astype(np.uint64) & np.uint64(_MAX - 1)
-    return np.where(states.randomness >= 0, states.randomness, low.astype(np.int64))
+def _draws(trace: U8, states: States) -> _Draws:
+    high, low = trace.view(">u8").astype(np.uint64).T
+    randomness = np.where(states.randomness >= 0, states.randomness, (low & _MASK).astype(np.int64))
+    return _Draws(randomness, (high * _ODD >> np.uint64(8)).astype(np.int64))

@@ -88,22 +88,24 @@ class Series:
         if self._full:
             missing = missing[~np.isin(resource[missing], np.fromiter(self._full, np.int64))]
         new, first = np.unique(keys[missing], return_index=True)
-        for key, row in zip(new.tolist(), missing[first].tolist(), strict=True):
-            owner = int(resource[row])
+        rows = missing[first]
+        admitted, slots = [], []
+        for place, (row, owner) in enumerate(zip(rows.tolist(), resource[rows].tolist(), strict=True)):
             if owner in self._full:
                 continue
             if self._counts.get(owner, 0) >= self._limit or self._is_over():
                 self._full.add(owner)
                 continue
-            self._add(key, owner, points.group.build(row).attributes, start)
+            admitted.append(place)
+            slots.append(self._add(owner, points.group.build(row).attributes, start))
+        self._enter(new[admitted], slots)
 
     def _overflow(self, resource: I64, start: int) -> Slots:
-        keys = mix(_OVERFLOW_KEY, resource)
+        keys = mix(resource, _OVERFLOW_KEY)
         new, first = np.unique(keys[self._index.find(keys) < 0], return_index=True)
         owners = resource[self._index.find(keys) < 0][first]
-        for key, owner in zip(new.tolist(), owners.tolist(), strict=True):
-            # One series each, whatever the budget says: a value is never lost for want of a name.
-            self._add(key, owner, _OVERFLOW, start)
+        # One series each, whatever the budget says: a value is never lost for want of a name.
+        self._enter(new, [self._add(owner, _OVERFLOW, start) for owner in owners.tolist()])
         return self._index.find(keys).astype(np.intp)
 
     def _is_over(self) -> bool:
@@ -113,17 +115,20 @@ class Series:
     def _cost(self) -> int:
         return _SERIES_BYTES + self.aggregation.bytes_per_series + self.exemplars.bytes_per_series
 
-    def _add(self, key: int, owner: int, attributes: Attributes, start: int) -> None:
+    def _enter(self, keys: U64, slots: list[int]) -> None:
+        self._keys[slots] = keys
+        self._index.insert(keys, np.array(slots, np.int32))
+
+    def _add(self, owner: int, attributes: Attributes, start: int) -> int:
         if not self._free:
             self._grow()
         slot = self._free.pop()
         message = _POINTS[self.aggregation.metric_tag](attributes=key_values(attributes))
-        self._keys[slot], self.resource[slot], self.start[slot] = key, owner, start
-        self.accepted[slot] = 0
+        self.resource[slot], self.start[slot], self.accepted[slot] = owner, start, 0
         self.attributes[slot], self.encoded[slot] = attributes, message.SerializeToString()
-        self._index.insert(np.array([key], np.uint64), np.array([slot], np.int32))
         self._counts[owner] = self._counts.get(owner, 0) + 1
         self._budget.used_bytes += self._cost
+        return slot
 
     def _grow(self) -> None:
         old = len(self.resource)
@@ -171,5 +176,3 @@ class Series:
 
 def _lengths(pieces: Objects) -> I64:
     return np.fromiter(map(len, pieces), np.int64, len(pieces))
-
-

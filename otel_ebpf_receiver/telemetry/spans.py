@@ -96,7 +96,8 @@ def encode_part(part: Part, kind: Kind) -> bytes:
 
 def _layouts(columns: SpanColumns, links: Links) -> Iterator[npt.NDArray[np.intp] | slice]:
     """Rows that have the same fields, as one slice where all have."""
-    optional = [links.has_parent, *(column.present for column in (*columns.integers, *_near(columns)) if column.present is not None)]
+    presences = [links.has_parent, *(column.present for column in columns.integers), *(text.present for text in _near(columns))]
+    optional = [present for present in presences if present is not None]
     layout = np.zeros(len(links.has_parent), np.uint32)
     for bit, present in enumerate(optional):
         layout |= present.astype(np.uint32) << np.uint32(bit)

@@ -5,6 +5,8 @@ Both forms follow the same table of rules and a test holds them together. A segm
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,6 +32,15 @@ _CLASS = _classes()
 _CLASS.flags.writeable = False
 
 
+_RULES = (
+    (PLACEHOLDERS[1], re.compile(rb"(?=.*[0-9])[-0-9._~%=,:+@!]+")),
+    (PLACEHOLDERS[2], re.compile(rb"[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}")),
+    (PLACEHOLDERS[3], re.compile(rb"(?=.*[0-9])[0-9A-Fa-f]{16,}")),
+    (PLACEHOLDERS[4], re.compile(rb"[-0-9A-Za-z._~%=,:+@!]{32,}|(?=.*[0-9])(?=.*[A-Za-z])[-0-9A-Za-z._~%=,:+@!]{16,}")),
+)
+"""The same rules, the first that holds, for one segment."""
+
+
 def text(path: bytes, *, is_cut: bool = False) -> str:
     """The template of one path that starts with a slash. Of a cut one the last segment is unknown, and so is what follows."""
     segments = path.split(b"/")[1:]
@@ -40,13 +51,10 @@ def text(path: bytes, *, is_cut: bool = False) -> str:
 
 
 def _segment(segment: bytes) -> str:
-    if not segment:
-        return ""
-    characters = np.frombuffer(segment, np.uint8)
-    bits = np.array([np.bitwise_or.reduce(_CLASS[characters])])
-    dashed = np.array([len(segment) == _UUID_BYTES and all(segment[place] == ord("-") for place in _DASHES)])
-    kind = int(_kinds(bits, np.array([len(segment)]), dashed)[0])
-    return PLACEHOLDERS[kind] or segment.decode("utf-8", "replace")
+    for placeholder, pattern in _RULES:
+        if pattern.fullmatch(segment):
+            return placeholder
+    return segment.decode("utf-8", "replace")
 
 
 def shapes(paths: U8, lengths: I64) -> U8:

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from otel_ebpf_receiver.telemetry.columns import U8, U64, AttributeValue, Bools, I64
+from otel_ebpf_receiver.telemetry.columns import I64, U8, U64, AttributeValue, Bools
 
 Int32 = npt.NDArray[np.int32]
 

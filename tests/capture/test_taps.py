@@ -37,10 +37,11 @@ class DropAll:
         code = ctypes.create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0))
         sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(code)))
 
-    def set_tap(self, ifindex: int, domain: int | None = None) -> None:
+    def set_tap(self, ifindex: int, domain: int | None = None) -> bool:
         if ifindex in self.refuse:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.known.add(ifindex)
+        return True
 
     def forget_tap(self, ifindex: int) -> None:
         self.known.discard(ifindex)

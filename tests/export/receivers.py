@@ -217,6 +217,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _HttpServer
 
+    def setup(self) -> None:
+        super().setup()
+        if self.server.address_family != socket.AF_UNIX:
+            # Else head and body of an answer, written apart, wait for each other's acknowledgement.
+            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
     def do_POST(self) -> None:
         receiver = self.server.receiver
         length = int(self.headers.get("content-length", "0"))

@@ -12,7 +12,7 @@ import pytest
 
 from otel_ebpf_receiver.errors import ExportError
 from otel_ebpf_receiver.export.destination import Signal
-from otel_ebpf_receiver.export.otlp.connection import Endpoint
+from otel_ebpf_receiver.export.http.connection import Endpoint
 from otel_ebpf_receiver.export.otlp.http import HttpTransport
 from otel_ebpf_receiver.export.otlp.options import Compression, OtlpOptions
 from otel_ebpf_receiver.export.sender import Answer, Verdict
@@ -249,3 +249,30 @@ def test_abort_ends_a_send_that_waits() -> None:
         transport.close()
 
     assert [answer.verdict for answer in answers] == [Verdict.RETRY]
+
+
+def test_abort_ends_a_handshake_that_waits() -> None:
+    """A server that accepts and never speaks TLS does not hold the sender."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"https://127.0.0.1:{silent.getsockname()[1]}/v1/traces"
+        registered: list[tuple[Endpoint, Endpoint]] = []
+        transport = HttpTransport(
+            OtlpOptions(endpoint, timeout_s=None),
+            Signal.TRACES,
+            ignore=lambda local, remote: registered.append((local, remote)),
+            unignore=lambda local, remote: registered.remove((local, remote)),
+        )
+        answers: list[Answer] = []
+        thread = threading.Thread(target=lambda: answers.append(transport.send(spans(1).body)))
+        thread.start()
+        connection, _ = silent.accept()
+        # Its ClientHello has come: it waits for ours.
+        assert connection.recv(1)
+
+        transport.abort()
+        thread.join(10)
+        transport.close()
+        connection.close()
+
+    assert [answer.verdict for answer in answers] == [Verdict.RETRY]
+    assert not registered

@@ -267,9 +267,21 @@ def test_the_words_of_the_server_are_logged_once_a_minute(caplog: pytest.LogCapt
             destination.offer(Signal.TRACES, spans(1))
         assert destination.flush(10)
 
-    lines = [record.getMessage() for record in caplog.records]
-    assert len(lines) == 1
-    assert "span name is a\\x1b[31m secret" in lines[0]
+    (line,) = [vars(record) for record in caplog.records]
+    assert (line["message"], line["destination"], line["signal"], line["items"]) == ("export failed", "otlp", "traces", 1)
+    assert line["reason"].endswith("400 Bad Request: span name is a\x1b[31m secret")
+
+
+def test_the_end_of_an_outage_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """One warning at its start and one line when exports work again, whatever the number of tries between."""
+    with HttpReceiver([Reply(503)] * 4) as receiver, exporting(receiver.endpoint) as destination, caplog.at_level(logging.INFO):
+        destination.offer(Signal.TRACES, spans(1))
+        assert destination.flush(10)
+
+    first, last = (vars(record) for record in caplog.records)
+    assert (first["levelname"], first["message"]) == ("WARNING", "export will be retried")
+    assert "503" in first["reason"]
+    assert (last["levelname"], last["message"], last["tries"]) == ("INFO", "export works again", 4)
 
 
 def test_a_fault_of_a_transport_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -288,7 +300,7 @@ def test_a_fault_of_a_transport_ends_nothing(caplog: pytest.LogCaptureFixture) -
         def close(self) -> None: ...
 
     queue = Queue(10_000)
-    complaints = Complaints(logging.getLogger("test"), "test")
+    complaints = Complaints(logging.getLogger("test"), {"destination": "test"})
     sender = Sender(queue, Faulty(), name="test", split=splitter(Signal.TRACES), complaints=complaints)
     queue.offer(spans(1))
     queue.offer(spans(2))
@@ -298,7 +310,7 @@ def test_a_fault_of_a_transport_ends_nothing(caplog: pytest.LogCaptureFixture) -
     sender.stop()
 
     assert queue.books() == Books(received=3, sent=2, failed=1)
-    assert "boom" in caplog.text
+    assert "boom" in vars(caplog.records[0])["reason"]
 
 
 def test_back_off_grows_to_its_bound_and_is_spread() -> None:

@@ -63,7 +63,8 @@ def test_data_points_of_one_metric_are_divided() -> None:
     """Both halves carry the metric's name, kind and temporality."""
     first, second = halve(Signal.METRICS, points(5, name="requests"))
 
-    metrics = [ExportMetricsServiceRequest.FromString(half.body).resource_metrics[0].scope_metrics[0].metrics[0] for half in (first, second)]
+    halves = [ExportMetricsServiceRequest.FromString(half.body) for half in (first, second)]
+    metrics = [half.resource_metrics[0].scope_metrics[0].metrics[0] for half in halves]
     assert [[point.as_int for point in metric.sum.data_points] for metric in metrics] == [[0, 1], [2, 3, 4]]
     assert all((metric.name, metric.sum.is_monotonic, metric.sum.aggregation_temporality) == ("requests", True, 2) for metric in metrics)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from otel_ebpf_receiver.kernel.programs import Programs
-from otel_ebpf_receiver.sources.http.record import Flag
+from otel_ebpf_receiver.sources.http.record import TARGET, Flag
 from tests.kernel import expectation
 from tests.wire.exchange import Exchange
 from tests.wire.flow import Flow, Sent
@@ -48,12 +48,12 @@ class Kernel:
         return self.programs.counters()
 
 
-def exact(flow: Flow, exchanges: list[Exchange], got: list[dict[str, Any]]) -> list[str]:
+def exact(flow: Flow, exchanges: list[Exchange], got: list[dict[str, Any]], *, target_room: int = TARGET) -> list[str]:
     """Complaints, when every exchange must be reported exactly once and in every field."""
     out = []
     left = list(got)
     for i, e in enumerate(exchanges):
-        want = expectation.expected(flow, exchanges, i)
+        want = expectation.expected(flow, exchanges, i, target_room=target_room)
         match = next((g for g in left if g["request_seq"] == want["request_seq"]), None)
         if match is None:
             out.append(f"missing: {e.method!r} {e.target[:40]!r} {e.status} {e.error} {e.side}")

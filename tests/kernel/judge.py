@@ -61,7 +61,11 @@ def wanted(case: Case, play: Play) -> list[tuple[Expected, dict[str, Any]]]:
             if case.lossy:
                 for name in (*TIMES, "number"):
                     want.pop(name, None)
-        out.append((line, override(want | {"status": line.status}, line.fields)))
+        named = override(want | {"status": line.status}, line.fields)
+        clash = [name for name in ("status", *line.fields) if name in want and name in named and want[name] != named[name]]
+        if clash and not case.lossy and "no-reference" not in case.settings:
+            raise CaseError(f"{case.name}: {line.target!r}: its bytes say otherwise: {[(name, want[name]) for name in clash]}")
+        out.append((line, named))
     if truths and not case.lossy and "no-reference" not in case.settings:
         raise CaseError(f"{case.name}: its bytes hold exchanges that it does not name: {[t[1][t[2]].target for t in truths]}")
     return out

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import otel_ebpf_receiver.sources.http
-from otel_ebpf_receiver.kernel.loader import BuildOptions, KernelSource, load
+from otel_ebpf_receiver.kernel.loader import BuildOptions, KernelSource
+from otel_ebpf_receiver.kernel.loader import load as load_programs
 from otel_ebpf_receiver.sources.http.kernel import kernel_source
 from tests.kernel.harness import Kernel
 from tests.wire.cases import Case, load
@@ -21,5 +22,5 @@ def cases() -> list[Case]:
 @contextmanager
 def kernel(source: KernelSource | None = None, options: BuildOptions | None = None) -> Iterator[Kernel]:
     """The programs, loaded with default options or with others."""
-    with load([source or kernel_source()], options) as programs:
+    with load_programs([source or kernel_source()], options) as programs:
         yield Kernel(programs)

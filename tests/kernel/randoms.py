@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from tests.kernel import harness
@@ -28,6 +28,8 @@ class Suite:
     cuts: Callable[[random.Random], play.Cuts]
     disorder: Disorder | None = None
     exact: bool = True
+    snap: int = 0
+    """bytes of a frame that a capture keeps; 0: all"""
     joined: float = 0.0
     """how often the tap misses the handshake"""
 
@@ -69,6 +71,10 @@ class Verdict:
 REAL = Profile(Shape(body_max=12000, chunked=0.4, long_head=0.0), pipelined=0.1, deep=0.0, special_ends=0.3)
 """Sizes as on a wire, for suites that count how much is reported."""
 
+FAR = Profile(Shape(body_max=60000, chunked=0.5), pipelined=0.1, deep=0.0, special_ends=0.3)
+PIPELINED = Profile(Shape(body_max=12000), pipelined=0.8, deep=0.05, special_ends=0.3)
+LOCKSTEP = Profile(Shape(target_max=20), pipelined=0.2, deep=0.0, lockstep=0.5, special_ends=0.2)
+
 
 def _cut_at_wire(rng: random.Random) -> play.Cuts:
     return play.wire_cuts(rng.choice((536, 1448, 1448, 1448)))
@@ -76,15 +82,21 @@ def _cut_at_wire(rng: random.Random) -> play.Cuts:
 
 SUITES: Mapping[str, Suite] = MappingProxyType({
     "whole": Suite(Profile(), lambda rng: play.whole),
-    "cut": Suite(Profile(), play.random_cuts),
+    "cut": Suite(Profile(lockstep=0.1), play.random_cuts),
     "bytes": Suite(Profile(Shape(body_max=40, head_max=60, target_max=60), exchanges=3, deep=0.0), lambda rng: play.wire_cuts(1)),
     "long": Suite(Profile(Shape(long_head=0.2, body_max=20000), exchanges=4), play.random_cuts),
-    "noise": Suite(Profile(), play.random_cuts, NOISE),
+    "noise": Suite(Profile(lockstep=0.1), play.random_cuts, NOISE),
     "late": Suite(REAL, _cut_at_wire, Disorder(swapped=0.01, late=0.01, acknowledged=0.5), exact=False),
+    "late-mixed": Suite(Profile(lockstep=0.1), play.random_cuts, Disorder(swapped=0.01, late=0.01, acknowledged=0.3), exact=False),
+    "late-pipelined": Suite(PIPELINED, _cut_at_wire, Disorder(swapped=0.01, late=0.01, acknowledged=0.3), exact=False),
+    "late-far": Suite(FAR, _cut_at_wire, Disorder(swapped=0.01, late=0.01, late_by=40, acknowledged=0.3), exact=False),
     "late-noise": Suite(Profile(), play.random_cuts, LATE_NOISE, exact=False, joined=0.05),
     "unseen": Suite(Profile(), play.random_cuts, Disorder(0.1, 0.1, 0.1, unseen=0.01, acknowledged=0.3), exact=False, joined=0.01),
     "unseen-tenth": Suite(Profile(), play.random_cuts, Disorder(0.1, 0.1, 0.1, unseen=0.1, acknowledged=0.3), exact=False, joined=0.1),
     "unseen-wire": Suite(REAL, _cut_at_wire, Disorder(unseen=0.05, acknowledged=0.5), exact=False, joined=0.1),
+    "unseen-lockstep": Suite(LOCKSTEP, lambda rng: play.whole, Disorder(unseen=0.05, acknowledged=0.3), exact=False, joined=0.3),
+    "snapped": Suite(REAL, _cut_at_wire, Disorder(acknowledged=0.3), exact=False, snap=220),
+    "snapped-noise": Suite(Profile(), play.random_cuts, NOISE, exact=False, snap=250),
     "everything": Suite(Profile(), play.random_cuts, EVERYTHING, exact=False, joined=0.1),
 })  # fmt: skip
 
@@ -96,6 +108,8 @@ def make(suite: Suite, seed: int, number: int, serial: int, start_ns: int) -> tu
     ends = play.random_ends(rng, serial)
     handshake = rng.random() >= suite.joined
     flow = play.play(w.steps, ends, rng, suite.cuts(rng), disorder=suite.disorder, handshake=handshake, start_ns=start_ns)
+    if suite.snap:
+        flow.frames[:] = [replace(sent, frame=sent.frame[: suite.snap]) for sent in flow.frames]
     return flow, w.exchanges
 
 

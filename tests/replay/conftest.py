@@ -36,8 +36,10 @@ def captures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pat
         with place.capture(*tcpdump, "-i", "lo", to=root / "lo.pcap", sentinel="GET /last6"):
             live.talk(place, "127.0.0.1", "last", where=place.server)
             live.talk(place, "[::1]", "last6", where=place.server)
+        with place.capture(*tcpdump, "-i", "veth0", "-s", "128", to=root / "terse.pcap", sentinel=f"GET /{live.TERSE_SIZES[-1]} "):
+            live.talk_tersely(place)
         place.allow_big_tcp()
         with place.capture(*tcpdump, "-i", "veth0", to=root / "big.pcap", sentinel="GET /last6"):
             place.curl(f"http://[{live.SERVER6}]/huge")
             place.curl(f"http://[{live.SERVER6}]/last6")
-        yield {name: root / name for name in (*commands, "lo.pcap", "big.pcap")}
+        yield {name: root / name for name in (*commands, "lo.pcap", "terse.pcap", "big.pcap")}

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -126,6 +127,47 @@ def _nginx(place: Site) -> Iterator[None]:
         finally:
             process.terminate()
             process.wait(PATIENCE_S)
+
+
+TERSE_SIZES = (5000, 0, 10, 60_000, 500_000, 7, 20_000, 3)
+_TERSE_SERVER = """
+import socket
+listener = socket.create_server(("", 81))
+print("open", flush=True)
+peer = listener.accept()[0]
+asked = peer.makefile("rb")
+while line := asked.readline():
+    while asked.readline() != b"\\r\\n":
+        pass
+    size = int(line.split()[1][1:])
+    filler = b"X-Filler: " + b"f" * 90 + b"\\r\\n" if size == 7 else b""
+    peer.sendall(b"HTTP/1.1 200 OK\\r\\n%sContent-Length: %d\\r\\n\\r\\n" % (filler, size) + bytes(size))
+"""
+_TERSE_CLIENT = """
+import http.client, sys, socket
+peer = socket.create_connection((sys.argv[1], 81))
+for size in sys.argv[2:]:
+    peer.sendall(b"GET /%s HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n" % size.encode())
+    answer = http.client.HTTPResponse(peer)
+    answer.begin()
+    assert len(answer.read()) == int(size)
+"""
+
+
+def talk_tersely(place: Site) -> None:
+    """One connection to port 81 with heads so short that 128 bytes of a frame hold them, and bodies of TERSE_SIZES.
+
+    Only the answer of 7 bytes has a long head.
+    """
+    command = ["ip", "netns", "exec", place.server, sys.executable, "-c", _TERSE_SERVER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            run("ip", "netns", "exec", place.client, sys.executable, "-c", _TERSE_CLIENT, SERVER, *map(str, TERSE_SIZES))
+            process.wait(PATIENCE_S)
+        finally:
+            process.kill()
 
 
 def talk(place: Site, host: str, sentinel: str, *, where: str = "") -> None:

@@ -36,7 +36,6 @@ class Nothing:
     """No open requests, no records."""
 
     count: int = 0
-    evicted: int = 0
 
     def drain(self) -> NDArray[np.void]:
         """An empty batch."""

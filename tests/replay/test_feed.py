@@ -45,8 +45,8 @@ class Counting:
         return {"packets": 9, "http_lost": 3}
 
     def open_requests(self) -> Nothing:
-        """Two are open, four were pushed out."""
-        return Nothing(2, 4)
+        """Two are open."""
+        return Nothing(2)
 
 
 def segment(seq: int, payload: bytes = b"") -> bytes:
@@ -64,7 +64,7 @@ def test_records_come_in_order_with_the_times_of_the_capture(tmp_path: Path) -> 
     result = replay(path, Counting(), lambda source, batch: got.append((source, batch["time_ns"].tolist())))
 
     assert got == [("http", [MOMENT + 5000, MOMENT, MOMENT + 9000, 1])]
-    assert (result.frames, result.records, result.lost, result.open, result.evicted, result.error) == (4, 4, 3, 2, 4, None)
+    assert (result.frames, result.records, result.lost, result.open, result.error) == (4, 4, 3, 2, None)
 
 
 @pytest.mark.parametrize("payload_bytes", [0, 1400, 60_000])
@@ -108,8 +108,7 @@ def test_every_frame_is_counted_by_what_it_is(tmp_path: Path) -> None:
     assert result.error is None
     assert [len(frame) for frame in programs.frames] == [54, 28, 28, 3712, 3712, 54 + 8000 - 2 * 3658, 64]
     assert result.summary() == (
-        "6 frames (2 not IP, 1 split, 1 truncated, 1 left out: link type 127 is not known), "
-        "0 exchanges, 0 open at the end, 0 evicted, 0 records lost"
+        "6 frames (2 not IP, 1 split, 1 truncated, 1 left out: link type 127 is not known), 0 exchanges, 0 open at the end, 0 records lost"
     )
 
 

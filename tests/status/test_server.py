@@ -12,7 +12,8 @@ import pytest
 
 from otel_ebpf_receiver.errors import AgentError
 from otel_ebpf_receiver.status.counters import Attributes, Counters, Instrument, Number
-from otel_ebpf_receiver.status.server import CONNECTIONS_MAX, StatusServer
+from otel_ebpf_receiver.status.pages import CONNECTIONS_MAX
+from otel_ebpf_receiver.status.server import StatusServer
 
 
 @contextmanager
@@ -122,7 +123,7 @@ def test_idle_connections_are_bounded() -> None:
 def test_it_listens_on_this_host_only_and_frees_its_port() -> None:
     """The default address is loopback; stop() twice and before start() is harmless, and the port can be taken again."""
     first = StatusServer(Counters(), is_live=bool, is_ready=bool, status=dict, port=0)
-    address = first._server.server_address[0]
+    address = first.address
     first.stop()
     first.stop()
 

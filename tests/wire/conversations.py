@@ -30,6 +30,8 @@ class Profile:
     pipelined: float = 0.3
     deep: float = 0.02
     """how often a pipeline is 64 to 100 deep"""
+    lockstep: float = 0.0
+    """how often each answer lets out the next request, several being under way all the time"""
     interim: float = 0.25
     early: float = 0.1
     special_ends: float = 0.6
@@ -141,6 +143,18 @@ def group(w: Writer, count: int) -> None:
         if not merged and w.rng.random() < 0.3:
             w.answered(ahead.pop(0))
     w.say(CLIENT, merged)
+    answers(w, ahead)
+
+
+def lockstep(w: Writer, count: int, depth: int) -> None:
+    """`depth` requests are always under way: the next one follows an answer, and is not answered next."""
+    ahead: list[Exchange] = []
+    for _ in range(count):
+        exchange, head, body = w.request()
+        w.asked(exchange, head, body)
+        ahead.append(exchange)
+        if len(ahead) == depth:
+            w.answered(ahead.pop(0))
     answers(w, ahead)
 
 
@@ -267,7 +281,8 @@ def cut_request(w: Writer) -> None:
     w.exchanges.append(exchange)
     if rng.random() < 0.5:
         w.answered(exchange)
-        ending(w)
+        if ending(w) == ("closed", "server"):
+            w.say(CLIENT, b"", "fin")
         return
     exchange.error, exchange.side = ending(w)
 
@@ -340,6 +355,9 @@ def conversation(rng: random.Random, profile: Profile, number: int = 0) -> Write
             count = rng.randrange(64, 101) if rng.random() < profile.deep else rng.randrange(2, 7)
             group(w, count)
             left -= min(count, 6)
+        elif roll < profile.early + profile.pipelined + profile.lockstep:
+            lockstep(w, rng.randrange(3, 9), rng.choice((2, 2, 3)))
+            left -= 4
         else:
             group(w, 1)
             left -= 1

@@ -76,7 +76,8 @@ class Disorder:
     swapped: float = 0.0
     """changes places with its successor"""
     late: float = 0.0
-    """lost before the tap, sent again after one to four further segments"""
+    """lost before the tap, sent again after one to `late_by` further segments"""
+    late_by: int = 4
     unseen: float = 0.0
     """reaches the other side but not the tap"""
     acknowledged: float = 0.0
@@ -198,6 +199,29 @@ class Flow:
                 return sent.time_ns
         return None
 
+    def delivered(self, side: int, offset: int) -> int:
+        """When the tap last saw a byte for the first time that lies at this offset or before it: the stream was whole up to here, but for what it never saw."""
+        seen: list[tuple[int, int]] = []
+        latest = 0
+        for sent in self.frames:
+            if not sent.seen or sent.side != side or sent.note == "probe":
+                continue
+            begin, end = sent.offset, min(sent.offset + len(sent.payload), offset + 1)
+            if begin < end and not any(low <= begin and end <= high for low, high in seen):
+                latest = sent.time_ns
+                seen = _joined([*seen, (begin, end)])
+        return latest
+
+
+def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    out: list[tuple[int, int]] = []
+    for low, high in sorted(spans):
+        if out and low <= out[-1][1]:
+            out[-1] = (out[-1][0], max(high, out[-1][1]))
+        else:
+            out.append((low, high))
+    return out
+
 
 def _order(segments: Sequence[tuple[int, int]], disorder: Disorder, rng: random.Random) -> list[tuple[int, int, str]]:
     """The segments in the order in which they pass the tap, each with its fate."""
@@ -209,7 +233,7 @@ def _order(segments: Sequence[tuple[int, int]], disorder: Disorder, rng: random.
             continue
         if rng.random() < disorder.late:
             out.append((begin, stop, "lost"))
-            waiting.append((i + rng.randrange(1, 5), (begin, stop), "sent again"))
+            waiting.append((i + rng.randrange(1, disorder.late_by + 1), (begin, stop), "sent again"))
             continue
         out.append((begin, stop, ""))
         out += [(*place, note) for due, place, note in waiting if due <= i]

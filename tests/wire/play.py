@@ -51,6 +51,8 @@ def random_ends(rng: random.Random, number: int) -> Ends:
     )
     if rng.random() < 0.5:
         client, server = server, client
+    if rng.random() < 0.1:
+        server = client
     return Ends(
         client=(client, port),
         server=(server, rng.choice((80, 8080, 65535))),

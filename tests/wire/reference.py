@@ -227,7 +227,7 @@ def read(client: bytes, server: bytes, ends: Sequence[tuple[int, str]]) -> list[
                 break
         if r is not None:
             exchange.response, exchange.status, exchange.response_body = r.span, int(r.first), r.body
-            exchange.response_head_complete = r.head_complete
+            exchange.response_head_complete, exchange.framing = r.head_complete, r.framing
         if r is None or not r.complete:
             if not over:
                 break

@@ -1,10 +1,8 @@
-"""Reads what OTLP servers answer: partial success, RetryInfo, Retry-After, and their words in the forms they come in."""
+"""Reads what OTLP servers answer: partial success, RetryInfo, and their words in the forms they come in."""
 
 from __future__ import annotations
 
 import re
-import time
-from email.utils import parsedate_to_datetime
 
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
@@ -56,19 +54,6 @@ def retry_delay_s(details: bytes | None, retry_info: bytes | None) -> float | No
     except DecodeError:
         return None
     return None
-
-
-def retry_after_s(value: str | None) -> float | None:
-    """Seconds of a `Retry-After` header: a number or a date (RFC 9110, 10.2.3); None when absent or neither."""
-    if value is None:
-        return None
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None
 
 
 def words_of(content_type: str, body: bytes) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from otel_ebpf_receiver.export.complaints import Complaints
 from otel_ebpf_receiver.export.destination import Signal
-from otel_ebpf_receiver.export.otlp.connection import Register, register_nothing
+from otel_ebpf_receiver.export.http.connection import Register, register_nothing
 from otel_ebpf_receiver.export.otlp.http import HttpTransport
 from otel_ebpf_receiver.export.otlp.options import OtlpOptions, Protocol
 from otel_ebpf_receiver.export.otlp.split import cut, splitter
@@ -48,7 +49,7 @@ class OtlpDestination:
                 _transport(each, signal, ignore, unignore),
                 name=f"send-{signal}",
                 split=splitter(signal),
-                complaints=Complaints(logger, f"export of {signal} by '{name}'"),
+                complaints=Complaints(logger, {"destination": name, "signal": signal.value}),
                 backoff=backoff,
             )
             for signal, each in options.items()
@@ -99,6 +100,8 @@ def _queue(signal: Signal, limits: QueueLimits) -> Queue:
 def _transport(options: OtlpOptions, signal: Signal, ignore: Register, unignore: Register) -> Transport:
     if options.protocol is Protocol.GRPC:
         # Imported where it is used: gRPC costs 15 MiB that an agent exporting over HTTP does not pay.
+        # Its C core logs every GOAWAY of a server to standard error, in a form of its own, unless told otherwise before it starts.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         from otel_ebpf_receiver.export.otlp.grpc import GrpcTransport
 
         return GrpcTransport(options, signal)

@@ -16,10 +16,10 @@ from opentelemetry.exporter.otlp.proto.grpc import _USER_AGENT_HEADER_VALUE
 from opentelemetry.exporter.otlp.proto.grpc.exporter import OTLPExporterMixin
 
 from otel_ebpf_receiver.export.destination import Signal
+from otel_ebpf_receiver.export.http.user_agent import user_agent
 from otel_ebpf_receiver.export.otlp.answers import OVERSIZE, RESPONSES, WORDS_MAX, accepted, retry_delay_s
 from otel_ebpf_receiver.export.otlp.credentials import read_credentials
 from otel_ebpf_receiver.export.otlp.options import Compression, OtlpOptions
-from otel_ebpf_receiver.export.otlp.user_agent import user_agent
 from otel_ebpf_receiver.export.sender import Answer, Verdict
 
 METHODS: dict[Signal, str] = {

@@ -43,7 +43,11 @@ def _match(name: str, slot: int) -> str:
 
 def kernel_source(target: int = record.TARGET, headers: Sequence[str] = (), *, pending: int | None = None) -> KernelSource:
     """The source for a kept target of `target` bytes and these request headers (at most four)."""
-    defines: dict[str, int | str] = {"HTTP_TARGET": target, "HTTP_SLOTS": len(headers), "HTTP_STEPS": STEPS if target <= 512 else STEPS_LONG}
+    defines: dict[str, int | str] = {
+        "HTTP_TARGET": target,
+        "HTTP_SLOTS": len(headers),
+        "HTTP_STEPS": STEPS if target <= 512 else STEPS_LONG,
+    }
     if headers:
         defines["HTTP_SLOT_NAMES"] = " ".join(_match(name, slot) for slot, name in enumerate(headers))
     if pending:

@@ -1,7 +1,7 @@
 """A TCP, TLS or unix connection, registered as the agent's own before its first packet, so that the agent never captures its exports.
 
 It binds to a source address and port first, has the pair of endpoints ignored, and only then connects: a filter that learned of the
-connection afterwards would already have seen its start. Knows nothing of OTLP.
+connection afterwards would already have seen its start. Knows nothing of what is sent.
 """
 
 from __future__ import annotations
@@ -33,6 +33,14 @@ class Target:
     unix_path: str | None = None
     tls: ssl.SSLContext | None = None
 
+    def __str__(self) -> str:
+        return self.unix_path or f"{self.host}:{self.port}"
+
+    @property
+    def has_default_port(self) -> bool:
+        """Whether a Host header leaves the port out."""
+        return self.unix_path is not None or self.port == (443 if self.tls else 80)
+
 
 class OwnConnection(http.client.HTTPConnection):
     """An HTTP/1.1 connection whose `abort()` may be called from another thread, in every phase from connect to the last byte read."""
@@ -52,12 +60,16 @@ class OwnConnection(http.client.HTTPConnection):
         if self._target.tls is None:
             self.sock = raw
             return
+        # The handshake comes after the socket is known to abort(), which could not end it otherwise.
+        self._raw = secured = self._target.tls.wrap_socket(raw, server_hostname=self._target.host, do_handshake_on_connect=False)
         try:
-            self.sock = self._target.tls.wrap_socket(raw, server_hostname=self._target.host)
+            if self._aborted:
+                raise TimeoutError("aborted")
+            secured.do_handshake()
         except BaseException:
-            self._release(raw)
+            self._release(secured)
             raise
-        self._raw = self.sock
+        self.sock = secured
 
     def limit(self, timeout_s: float | None) -> None:
         """Bounds each later operation on the socket."""

@@ -1,0 +1,194 @@
+"""Identity against a large cluster: time to the first snapshot, memory, cost of a watch event, cost of a lookup.
+
+The API server is the fake one of the tests, in a process of its own; everything is measured in a fresh process of the agent's modules.
+`--pods`, `--services`, `--peers`; without `--peers` both ways of naming remote pods are measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import IO, Any
+
+import numpy as np
+
+from otel_ebpf_receiver.identity.address import packed
+from otel_ebpf_receiver.identity.directory import Behind, Directory
+from otel_ebpf_receiver.identity.kubernetes.client import Access, Api
+from otel_ebpf_receiver.identity.kubernetes.cluster import Cluster
+from otel_ebpf_receiver.identity.kubernetes.rows import Options
+from otel_ebpf_receiver.identity.snapshot import Snapshot
+from otel_ebpf_receiver.telemetry.workload import Flows
+
+_ROUNDS = 7
+_EVENTS = 5000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pods", type=int, default=5000)
+    parser.add_argument("--services", type=int, default=500)
+    parser.add_argument("--peers", choices=("pods", "services"))
+    parser.add_argument("--server", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.server:
+        _measure(options.peers, options.server)
+        return
+    print(
+        f"machine: {platform.machine()}, {os.cpu_count()} cores; kernel {platform.release()}; Python {platform.python_version()}, numpy {np.__version__}"
+    )
+    print(f"command: {' '.join(sys.argv)}; fake API server with {options.pods} pods, {options.services} services, 50 nodes")
+    for peers in [options.peers] if options.peers else ("pods", "services"):
+        _run(options.pods, options.services, peers)
+
+
+def _run(pods: int, services: int, peers: str) -> None:
+    command = [sys.executable, "-m", "tests.kubernetes.cluster", "--pods", str(pods), "--services", str(services)]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server,
+        tempfile.NamedTemporaryFile("w") as file,
+    ):
+        assert server.stdin
+        assert server.stdout
+        try:
+            file.write(server.stdout.readline())
+            file.flush()
+            me = [sys.executable, __file__, "--server", file.name, "--peers", peers]
+            with subprocess.Popen(me, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as agent:
+                assert agent.stdin
+                assert agent.stdout
+                _relay(agent.stdin, agent.stdout, server.stdin, server.stdout)
+        finally:
+            server.terminate()
+
+
+def _relay(to_agent: IO[str], from_agent: IO[str], to_server: IO[str], from_server: IO[str]) -> None:
+    """Print what the agent's process says; what it wants of the server is passed on, and the answer back."""
+    for line in from_agent:
+        if line.startswith("touch "):
+            to_server.write(line)
+            to_server.flush()
+            to_agent.write(from_server.readline())
+            to_agent.flush()
+        else:
+            print(line, end="", flush=True)
+
+
+def _measure(peers: Any, kubeconfig: str) -> None:
+    base_mib = _rss_mib()
+    start_s, cpu_s = time.perf_counter(), time.process_time()
+    directory = Directory(is_cluster=True)
+    cluster = Cluster(Api(Access(kubeconfig)), directory, Options("node-0"), peers=peers)
+    cluster.start()
+    _until(lambda: cluster.is_ready)
+    first_s, cpu_s = time.perf_counter() - start_s, time.process_time() - cpu_s
+    _until(lambda: not cluster.status().missing)
+    time.sleep(2.0)
+    status = cluster.status()
+    print(f"peers: {peers}: {dict(status.objects)}")
+    print(f"  first snapshot            {first_s:7.2f} s    (CPU {cpu_s:.2f} s, imports of the client included; must be 3 s)")
+    print(f"  RSS                       {_rss_mib():7.1f} MiB  ({base_mib:.1f} before: numpy and this package alone)")
+    print(f"  requests until then       {status.requests_total:7d}")
+    _events(cluster)
+    _lookup(directory)
+    cluster.stop()
+
+
+def _events(cluster: Cluster) -> None:
+    """Own pods change as fast as they can, then twenty times a second."""
+    for text, rounds, count in (("burst", 1, _EVENTS), ("20 a second", 60, 1)):
+        before, built, cpu_s = _seen(cluster), cluster.status().snapshots_total, time.process_time()
+        for _ in range(rounds):
+            print(f"touch {count}", flush=True)
+            sys.stdin.readline()
+            time.sleep(0.05)
+        _until(partial(_has_seen, cluster, before + rounds * count))
+        time.sleep(0.5)
+        cost_ms = (time.process_time() - cpu_s) / (rounds * count) * 1000
+        built = cluster.status().snapshots_total - built
+        print(
+            f"  event of a pod, {text:<12}{cost_ms:7.3f} ms   (CPU of the process; {rounds * count} events, {built} snapshots; must be 0.15 ms)"
+        )
+
+
+def _seen(cluster: Cluster) -> int:
+    return cluster.status().watches["pods"].events_total
+
+
+def _has_seen(cluster: Cluster, events: int) -> bool:
+    return _seen(cluster) >= events
+
+
+def _lookup(directory: Directory) -> None:
+    snapshot, random = directory.snapshot, np.random.default_rng(1)
+    directory.watch_taps(dict.fromkeys(range(1, 101), Behind.WORKLOAD))
+    keys = np.sort(random.integers(0, 1 << 63, len(snapshot.low), np.int64))
+    for rows in (2_000, 20_000):
+        flows = _flows(snapshot, random, rows)
+        wanted = keys[random.integers(0, len(keys), 2 * rows)]
+        find_ns, whole_ns = _ns(partial(_both, snapshot, flows), rows), _ns(partial(directory.identify, flows), rows)
+        bare_ns = _ns(partial(np.searchsorted, keys, wanted), rows)
+        print(
+            f"  lookup of both sides      {find_ns:7.0f} ns per exchange in batches of {rows} (must be 100 ns), all of `identify` {whole_ns:.0f} ns;"
+        )
+        print(f"                                       {find_ns / bare_ns:.2f} of a bare binary search for as many keys ({bare_ns:.0f} ns)")
+
+
+def _both(snapshot: Snapshot, flows: Flows) -> None:
+    addresses, times = (
+        np.concatenate((flows.client_address, flows.server_address)),
+        np.concatenate((flows.start_unix_ns, flows.start_unix_ns)),
+    )
+    snapshot.find(addresses, times, flows.server_port)
+
+
+def _flows(snapshot: Snapshot, random: np.random.Generator, rows: int) -> Flows:
+    """Each side somebody known at random; one row in ten with a client from outside."""
+    known = np.frombuffer(snapshot.claims["address"].tobytes(), np.uint8).reshape(-1, 16)
+    client, server = known[random.integers(0, len(known), rows)].copy(), known[random.integers(0, len(known), rows)].copy()
+    client[::10] = np.frombuffer(packed("203.0.113.9"), np.uint8)
+    return Flows(
+        tap=random.integers(1, 101, rows),
+        direction=random.integers(1, 3, rows).astype(np.uint8),
+        client_address=client,
+        server_address=server,
+        client_port=random.integers(32768, 60999, rows),
+        server_port=np.full(rows, 8080, np.int64),
+        start_unix_ns=np.full(rows, time.time_ns(), np.uint64),
+    )
+
+
+def _ns(call: Callable[[], object], rows: int) -> float:
+    call()
+    times = []
+    for _ in range(_ROUNDS):
+        start_ns = time.perf_counter_ns()
+        for _ in range(10):
+            call()
+        times.append((time.perf_counter_ns() - start_ns) / 10 / rows)
+    return statistics.median(times)
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + 60.0
+    while not holds():
+        if time.monotonic() > end_s:
+            raise SystemExit("the benchmark's condition did not come true within a minute")
+        time.sleep(0.005)
+
+
+def _rss_mib() -> float:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+if __name__ == "__main__":
+    main()

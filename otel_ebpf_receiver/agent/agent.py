@@ -1,0 +1,222 @@
+"""The map of the program: what exists, in which order it starts, and in which it stops.
+
+The main thread is the pipeline's: it drains, and between two drains does what is due. Threads beside it: one sender per signal and
+destination, the link watch, the status server. Signals end it through `stop`; nothing here turns an error into an exit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import time
+from collections.abc import Mapping
+
+from otel_ebpf_receiver.agent import counting, options
+from otel_ebpf_receiver.agent.ignored import Ignored
+from otel_ebpf_receiver.agent.interval import Interval
+from otel_ebpf_receiver.agent.load import Stop
+from otel_ebpf_receiver.agent.watchers import Lines
+from otel_ebpf_receiver.capture.links import Link
+from otel_ebpf_receiver.capture.select import Role
+from otel_ebpf_receiver.capture.taps import Taps
+from otel_ebpf_receiver.capture.watch import LinkWatch
+from otel_ebpf_receiver.config.schema import Config
+from otel_ebpf_receiver.export.destination import Destination, LineDestination, Signal
+from otel_ebpf_receiver.export.own_books import count_books
+from otel_ebpf_receiver.export.queue import Payload
+from otel_ebpf_receiver.identity.directory import Behind, Directory
+from otel_ebpf_receiver.identity.static import Statics
+from otel_ebpf_receiver.kernel.clock import Clock
+from otel_ebpf_receiver.kernel.programs import Programs
+from otel_ebpf_receiver.pipeline import Line
+from otel_ebpf_receiver.sources.http import source as http_source
+from otel_ebpf_receiver.status.counters import Counters
+from otel_ebpf_receiver.status.own import OwnTelemetry
+from otel_ebpf_receiver.telemetry.names import SCHEMA_URL
+from otel_ebpf_receiver.telemetry.sameness import Ranks
+
+BUSY_MS, IDLE_MS = 25, 100
+"""Pauses between drains. The ring holds at least 250 ms of 100,000 exchanges a second, so that even a burst out of silence finds room."""
+READ_S = 1.0
+"""Kernel counters are read and open requests are walked this often."""
+SETTLE_S = 0.5
+"""At the end: how long an interval of metrics that is on its way may still take before the last one is made."""
+FINISH_S = 4.0
+"""From SIGTERM to the end of the senders; the rest of the five seconds is for what comes before and after."""
+ALIVE_S = 30.0
+_BEHIND = {Role.WORKLOAD: Behind.WORKLOAD, Role.NODE: Behind.NODE, Role.LOOPBACK: Behind.LOOPBACK}
+_LOG = logging.getLogger(__name__)
+
+
+class _Spans:
+    """A destination as the line's sink of spans."""
+
+    def __init__(self, destination: Destination) -> None:
+        self._destination = destination
+
+    def offer(self, payload: Payload) -> None:
+        self._destination.offer(Signal.TRACES, payload)
+
+
+class Agent:
+    """Everything that runs, around one set of loaded programs. `stack` takes what must be closed however it ends, in the right order."""
+
+    def __init__(self, config: Config, programs: Programs, stack: contextlib.ExitStack) -> None:
+        self._config, self._programs, self._stack = config, programs, stack
+        self._counters = Counters()
+        self._clock = Clock()
+        # Exporters come before the rest: a wrong certificate or a taken port must be told before anything is attached.
+        self._ignored = Ignored(programs)
+        stack.callback(self._ignored.close)
+        self._destinations = options.destinations(config, self._ignored)
+        console = options.console(config)
+        self._consoles: list[LineDestination] = [console] if console else []
+        self._outlets: list[Destination | LineDestination] = [*self._destinations, *self._consoles]
+        self._identity = Directory(Statics(config.services, options.host_attributes(config)))
+        self._line = Line(
+            options.telemetry_options(config),
+            [(http_source(options.http_options(config)), programs.transports["http"])],
+            self._identity,
+            self._clock,
+            start_unix_ns=time.time_ns(),
+        )
+        self._line.sinks = [_Spans(one) for one in self._destinations if Signal.TRACES in one.signals]
+        self._line.watchers = [Lines(one) for one in self._consoles]
+        self._taps = Taps(programs, config.capture)
+        self._links = LinkWatch(self._follow, self._taps.review)
+        self._kernel = counting.Kernel(programs)
+        self._interval = Interval(
+            self._destinations, self._line.collect, self._own_telemetry().collect, config.telemetry.metrics.interval_s
+        )
+        self._is_ready = False
+        self._alive_s = time.monotonic()
+
+    def _own_telemetry(self) -> OwnTelemetry:
+        is_delta = self._config.telemetry.metrics.temporality == "delta"
+        own = OwnTelemetry(
+            self._counters, options.own_attributes(self._config), schema_url=SCHEMA_URL, version=options.agent_version(), is_delta=is_delta
+        )
+        self._stack.callback(own.stop)
+        return own
+
+    def start(self) -> None:
+        """Exporters, status, kernel filters, taps. Prints the line that says ready when every tap is attached. Raises `AgentError`."""
+        counting.register(self._counters, self._kernel, self._line, self._taps)
+        count_books(self._counters, self._destinations, self._consoles)
+        for one in self._outlets:
+            self._stack.callback(one.stop)
+            one.start()
+        self._start_status()
+        addresses = self._config.capture.addresses
+        self._programs.watch(only=bool(addresses.include), include=addresses.include, exclude=addresses.exclude)
+        self._stack.callback(self._taps.stop)
+        self._stack.callback(self._links.stop)
+        self._links.start()
+        self._kernel.read()
+        self._say_ready()
+
+    def _start_status(self) -> None:
+        status = self._config.status
+        if not status.enabled:
+            return
+        from otel_ebpf_receiver.status.server import StatusServer
+
+        server = StatusServer(
+            self._counters,
+            is_live=lambda: time.monotonic() - self._alive_s < ALIVE_S,
+            is_ready=lambda: self._is_ready,
+            status=self._status,
+            host=status.host,
+            port=status.port,
+        )
+        self._stack.callback(server.stop)
+        server.start()
+
+    def _status(self) -> Mapping[str, object]:
+        """What the status page shows; every part of it is replaced whole by its owner."""
+        taps = self._taps.taps.values()
+        return {
+            "version": options.agent_version(),
+            "taps": [
+                {"interface": one.link.name, "role": one.role.value, "state": _state(one.sock is None, one.is_one_way), "error": one.error}
+                for one in taps
+            ],
+            "kernel": dict(self._kernel.books.counters),
+            "exporters": [one.name for one in self._outlets],
+        }
+
+    def _follow(self, links: Mapping[int, Link], gone: frozenset[int]) -> None:
+        """Links changed: attach, detach, and tell the line and the identity what each tap is."""
+        self._taps.reconcile(links, gone)
+        taps = self._taps.taps
+        # A pair counts as its workload's own tap only where somebody can be named behind it. Elsewhere the copies at both ends of a call on
+        # one bridge are one exchange, of which the server's side is told.
+        own = 0 if self._config.services else 1
+        self._line.ranks = Ranks({index: tap.rank + own for index, tap in taps.items()})
+        self._identity.watch_taps({index: _BEHIND[tap.role] for index, tap in taps.items()})
+
+    def _say_ready(self) -> None:
+        taps = self._taps.taps.values()
+        for tap in taps:
+            if tap.error:
+                _LOG.warning("started without a tap", extra={"interface": tap.link.name, "error": tap.error})
+        attached = sorted(tap.link.name for tap in taps if tap.sock)
+        where = ", ".join(one.name for one in self._outlets) or "nowhere"
+        shown = ", ".join(attached[:8]) + (f" and {len(attached) - 8} more" if len(attached) > 8 else "")
+        print(f"ready: watching {shown or 'no interface yet'}; exporting to {where}", flush=True)
+        self._is_ready = True
+
+    def drain_until(self, stop: Stop) -> None:
+        """The pipeline's loop."""
+        poll = select.poll()
+        poll.register(stop.descriptor, select.POLLIN)
+        pause_ms, spans_s, read_s = BUSY_MS, 0.0, 0.0
+        while not stop.is_requested:
+            self._alive_s = now_s = time.monotonic()
+            taken = self._drain()
+            if now_s >= spans_s:
+                self._line.flush()
+                spans_s = now_s + self._config.telemetry.spans.interval_s
+            if now_s >= read_s:
+                self._kernel.read()
+                read_s = now_s + READ_S
+            self._interval.step(now_s, time.time_ns())
+            pause_ms = BUSY_MS if taken or self._line.waiting else min(pause_ms * 2, IDLE_MS)
+            poll.poll(pause_ms)
+
+    def _drain(self, *, is_last: bool = False) -> int:
+        self._clock.measure()
+        return self._line.run(now_ns=time.monotonic_ns(), is_last=is_last)
+
+    def finish(self) -> None:
+        """Detach, drain what is left, count what is open, export the last interval, flush. Bounded in time, whatever the backends do."""
+        deadline = time.monotonic() + FINISH_S
+        self._is_ready = False
+        self._links.stop()
+        self._taps.stop()
+        while self._drain(is_last=True):
+            pass
+        books = self._kernel.read()
+        self._line.flush()
+        for destination in self._destinations:
+            if Signal.METRICS in destination.signals and not self._interval.is_settled:
+                _wait_idle(destination, min(deadline, time.monotonic() + SETTLE_S))
+        self._interval.settle()
+        # What is still on its way was collected as a difference, and would be sent twice.
+        if self._interval.is_settled or self._config.telemetry.metrics.temporality == "cumulative":
+            self._interval.begin(time.time_ns())
+        for one in self._outlets:
+            one.finish(deadline)
+        for one in self._outlets:
+            one.stop()
+        _LOG.info("stopped", extra={"open_requests": books.open, "records": self._line.counts.received})
+
+
+def _wait_idle(destination: Destination, deadline: float) -> None:
+    while not destination.is_idle(Signal.METRICS) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _state(is_failed: bool, is_one_way: bool) -> str:
+    return "failed" if is_failed else "one-way" if is_one_way else "attached"

@@ -1,0 +1,1 @@
+"""A scrape endpoint for Prometheus. `exporter.py` is the exporter."""

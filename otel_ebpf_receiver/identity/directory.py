@@ -1,0 +1,258 @@
+"""Who asked and who answered, and what of it is reported from here: what the pipeline asks about each batch.
+
+Pure but for its counters. Its snapshot and its taps are replaced whole by whoever watches the cluster and the links. It reports what it
+is sure of: a kind only for a workload of this node, seen at that workload's own tap or in the node's own network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+from opentelemetry.semconv._incubating.attributes.k8s_attributes import K8S_POD_UID
+
+from otel_ebpf_receiver.identity.networks import Int32, halves, key_of
+from otel_ebpf_receiver.identity.snapshot import OPEN_NS, Certainty, Found, Snapshot, Trait, empty
+from otel_ebpf_receiver.identity.static import Statics
+from otel_ebpf_receiver.telemetry.columns import I64, U8, Bools
+from otel_ebpf_receiver.telemetry.workload import Flows, Identified, Workload
+
+_SETTLED_MAX = 4096
+_SETTLED_NS = 60 * 10**9
+_TAPS_MAX = 1 << 24
+_ARRIVED, _LEFT = 1, 2
+
+
+class Behind(IntEnum):
+    """Who is behind a tap."""
+
+    NODE = 0
+    """The network: a device of the node's own. Taps that nobody described count as this."""
+    WORKLOAD = 1
+    """A pod or a container: the host end of its pair. Not a pair that carries the node's own address: that is an uplink."""
+    LOOPBACK = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Whether workloads that an SDK reports for already give spans and metrics here too."""
+
+    drops_instrumented_spans: bool = True
+    drops_instrumented_metrics: bool = True
+
+
+@dataclass(slots=True)
+class Counters:
+    """Rows: of exchanges, each counted when it is identified for good."""
+
+    identified: int = 0
+    unnamed_peers: int = 0
+    deselected: int = 0
+    instrumented_spans: int = 0
+    instrumented_metrics: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Named(Identified):
+    """What is known of n flows. `waits`: rows that are better asked about again within two seconds, because somebody is about to be
+    known."""
+
+    waits: Bools | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    server: Bools
+    client: Bools
+    joined: Bools
+    waits: Bools
+
+
+class Directory:
+    """The `Identity` of telemetry. One thread asks; `snapshot` and `watch_taps` may be set by others at any time."""
+
+    def __init__(self, statics: Statics | None = None, policy: Policy | None = None, *, is_cluster: bool = False) -> None:
+        """`is_cluster`: Kubernetes is on, though nothing is known yet."""
+        self._statics = statics or Statics()
+        self._policy = policy or Policy()
+        self.snapshot: Snapshot = empty(self._statics.workloads, is_cluster=is_cluster, is_current=is_cluster)
+        self.counters = Counters()
+        self.on_exporting: Callable[[str], None] = lambda uid: None
+        """Called with the uid of a pod that `saw_exports` told of for the first time."""
+        self._taps: U8 = np.zeros(1, np.uint8)
+        self._asked_here = np.zeros(len(self._statics.workloads) + 1, bool)
+        self._settled: dict[int, int] = {}
+        # Addresses that somebody waited for in vain, and when.
+        self._exporting: set[str] = set()
+
+    @property
+    def permanent(self) -> tuple[Workload, ...]:
+        """The workloads of the configuration: every snapshot given here must begin with them."""
+        return self._statics.workloads
+
+    def watch_taps(self, behind: Mapping[int, Behind]) -> None:
+        """Who is behind each tap, by the link's index."""
+        # hot: benchmarks/identity.py. A table by index is a tenth of a search; indices only grow, by one for each link ever made.
+        table = np.zeros(max((index for index in behind if index < _TAPS_MAX), default=0) + 2, np.uint8)
+        for index, who in behind.items():
+            if index < _TAPS_MAX:
+                table[index] = who
+        self._taps = table
+
+    def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None) -> Named:
+        """Both sides of a batch. `has_waited`: these rows did, and are told for good.
+
+        `arrived` (n): the exchange's request was seen coming in at another tap too, so that a node's address on it may be a masquerade;
+        None: not known, and then a node is not called the client of what reaches a pod here.
+        """
+        # hot: benchmarks/identity.py
+        snapshot = self.snapshot
+        client, server = _find(snapshot, flows)
+        behind = self._behind(flows.tap)
+        if not snapshot.is_cluster:
+            clients, servers = self._with_static(snapshot, flows, client.workload, server.workload)
+            return self._named(snapshot, clients, servers, self._plain_report(flows, behind, clients), np.zeros(len(behind), bool))
+        report = _cluster_report(snapshot, flows, behind, client, server, arrived)
+        waits = np.zeros(len(behind), bool)
+        if has_waited:
+            self._settle(flows, client, server, report.waits)
+        elif snapshot.is_current:
+            waits = self._unsettled(flows, client, server, report.waits)
+        clients, servers = self._with_static(snapshot, flows, client.workload, server.workload)
+        return self._named(snapshot, clients, servers, report, waits)
+
+    def name(self, address: bytes) -> str:
+        """`service.namespace` of who has an address (16 bytes) now; empty: unknown."""
+        row = np.frombuffer(address, np.uint8).reshape(1, 16)
+        found = self.snapshot.find(row, np.array([OPEN_NS - 1], np.uint64)).workload
+        number = int(found[0]) if found[0] >= 0 else int(self._statics.name_clients(row)[0])
+        return self.snapshot.workloads[number].address_name if number >= 0 else ""
+
+    def saw_exports(self, identified: Identified, rows: npt.NDArray[np.integer]) -> None:
+        """The clients of these rows send OTLP of their own: an SDK reports for them."""
+        for number in np.unique(identified.client[rows]).tolist():
+            uid = identified.workloads[number].attributes.get(K8S_POD_UID) if number >= 0 else None
+            if isinstance(uid, str) and uid not in self._exporting:
+                if len(self._exporting) >= _SETTLED_MAX:
+                    self._exporting.clear()
+                self._exporting.add(uid)
+                self.on_exporting(uid)
+
+    def _behind(self, taps: I64) -> U8:
+        table = self._taps
+        return table[np.minimum(taps, len(table) - 1)]
+
+    def _with_static(self, snapshot: Snapshot, flows: Flows, clients: Int32, servers: Int32) -> tuple[Int32, Int32]:
+        """Names of the configuration for whom Kubernetes does not name, or only by its node."""
+        if self._statics.workloads:
+            rows = _unnamed(snapshot, clients)
+            named = self._statics.name_clients(flows.client_address[rows])
+            clients[rows] = np.where(named >= 0, named, clients[rows])
+            rows = _unnamed(snapshot, servers)
+            named = self._statics.name_servers(flows.server_address[rows], flows.server_port[rows])
+            servers[rows] = np.where(named >= 0, named, servers[rows])
+        return clients, servers
+
+    def _plain_report(self, flows: Flows, behind: U8, clients: Int32) -> _Report:
+        """Without Kubernetes: the server's side, but for the client behind a pair whom the configuration names."""
+        asks = (behind == Behind.WORKLOAD) & (flows.direction == _ARRIVED) & (clients >= 0)
+        self._asked_here[clients[asks]] = True
+        return _Report(server=~asks, client=asks, joined=self._asked_here[clients], waits=np.zeros(len(asks), bool))
+
+    def _unsettled(self, flows: Flows, client: Found, server: Found, waits: Bools) -> Bools:
+        """Of the rows that may wait, and those with a guess at either side, the ones whose address has not waited in vain a moment ago."""
+        waiting = np.zeros(len(waits), bool)
+        for side, addresses in ((client, flows.client_address), (server, flows.server_address)):
+            rows = _doubtful(side, waits)
+            if rows.size:
+                distinct, where = np.unique(key_of(*halves(addresses[rows])), return_inverse=True)
+                latest = int(flows.start_unix_ns[rows].max())
+                is_settled = np.array([latest - self._settled.get(key, -_SETTLED_NS) < _SETTLED_NS for key in distinct.tolist()])
+                waiting[rows] |= ~is_settled[where]
+        return waiting
+
+    def _settle(self, flows: Flows, client: Found, server: Found, waits: Bools) -> None:
+        for side, addresses in ((client, flows.client_address), (server, flows.server_address)):
+            rows = _doubtful(side, waits)
+            if rows.size:
+                if len(self._settled) >= _SETTLED_MAX:
+                    self._settled.clear()
+                latest = int(flows.start_unix_ns[rows].max())
+                self._settled.update(dict.fromkeys(np.unique(key_of(*halves(addresses[rows]))).tolist(), latest))
+
+    def _named(self, snapshot: Snapshot, clients: Int32, servers: Int32, report: _Report, waits: Bools) -> Named:
+        n, policy, traits = len(waits), self._policy, snapshot.traits
+        silent, uncounted = np.zeros(n, bool), np.zeros(n, bool)
+        for side, is_reported in ((clients, report.client), (servers, report.server)):
+            is_wanted = np.where(side >= 0, traits[side] & Trait.SELECTED != 0, snapshot.reports_unknown)
+            told = is_reported & is_wanted & (traits[side] & Trait.INSTRUMENTED != 0)
+            self._count(is_reported & ~is_wanted, told, ~waits)
+            is_reported &= is_wanted
+            if policy.drops_instrumented_spans and policy.drops_instrumented_metrics:
+                is_reported &= ~told
+            elif policy.drops_instrumented_spans:
+                silent |= told
+            elif policy.drops_instrumented_metrics:
+                uncounted |= told
+        unnamed = (report.client & (servers < 0)) | (report.server & (clients < 0))
+        self.counters.unnamed_peers += int(np.count_nonzero(unnamed & ~waits))
+        self.counters.identified += int(np.count_nonzero(~waits))
+        joined = report.server & (report.client | report.joined)
+        return Named(snapshot.workloads, servers, clients, report.server, report.client, joined, silent, uncounted, waits)
+
+    def _count(self, deselected: Bools, told: Bools, is_final: Bools) -> None:
+        counters, instrumented = self.counters, int(np.count_nonzero(told & is_final))
+        counters.deselected += int(np.count_nonzero(deselected & is_final))
+        counters.instrumented_spans += instrumented * self._policy.drops_instrumented_spans
+        counters.instrumented_metrics += instrumented * self._policy.drops_instrumented_metrics
+
+
+def _unnamed(snapshot: Snapshot, workload: Int32) -> npt.NDArray[np.intp]:
+    return np.flatnonzero((workload < 0) | (snapshot.traits[workload] & Trait.NODE != 0))
+
+
+def _find(snapshot: Snapshot, flows: Flows) -> tuple[Found, Found]:
+    """Clients and servers in one go: of a small batch most of the cost does not depend on the number of rows."""
+    n = len(flows.tap)
+    addresses, times = (
+        np.concatenate((flows.client_address, flows.server_address)),
+        np.concatenate((flows.start_unix_ns, flows.start_unix_ns)),
+    )
+    both = snapshot.find(addresses, times, flows.server_port)
+    return Found(both.workload[:n], both.certainty[:n]), Found(both.workload[n:], both.certainty[n:])
+
+
+def _doubtful(side: Found, waits: Bools) -> npt.NDArray[np.intp]:
+    return np.flatnonzero((side.certainty == Certainty.GUESS) | (waits & (side.certainty != Certainty.EXACT)))
+
+
+def _cluster_report(snapshot: Snapshot, flows: Flows, behind: U8, client: Found, server: Found, arrived: Bools | None) -> _Report:
+    """With Kubernetes: the side behind a pod's pair, and whoever lives in the node's own network. Takes back guesses that cannot be."""
+    asker, answerer = snapshot.traits[client.workload], snapshot.traits[server.workload]
+    is_pair = behind == Behind.WORKLOAD
+    from_pair = (flows.direction == _ARRIVED) | ((flows.direction != _LEFT) & (asker & Trait.LOCAL != 0))
+    far, traits = np.where(from_pair, client.workload, server.workload), np.where(from_pair, asker, answerer)
+    certainty = np.where(from_pair, client.certainty, server.certainty)
+    # This node cannot be behind a pair of its own: what only its range names there is a pod that is not known yet.
+    is_new = is_pair & (certainty == Certainty.GUESS) & (traits & Trait.HOST != 0)
+    if is_new.any():
+        client.workload[is_new & from_pair] = -1
+        server.workload[is_new & ~from_pair] = -1
+    # A pair with somebody behind it who is known to be no pod of this node is a cable to somewhere else.
+    at_pair = is_pair & ((traits & Trait.LOCAL != 0) | (far < 0) | is_new)
+    asks_here, answers_here = asker & Trait.HOST != 0, answerer & Trait.HOST != 0
+    is_loop = behind == Behind.LOOPBACK
+    outward = ~at_pair & (is_loop | (flows.direction == _LEFT)) & asks_here
+    inward = (~at_pair & (is_loop | (flows.direction != _LEFT)) | (at_pair & from_pair)) & answers_here
+    if arrived is not None:
+        outward = (outward & (is_loop | ~arrived)) | (at_pair & ~from_pair & asks_here & ~arrived)
+    waits = at_pair & ((far < 0) | is_new | (certainty == Certainty.GRACE))
+    return _Report(
+        server=(at_pair & ~from_pair) | inward,
+        client=(at_pair & from_pair) | outward,
+        joined=asker & Trait.ASKS_AUDIBLY != 0,
+        waits=waits,
+    )

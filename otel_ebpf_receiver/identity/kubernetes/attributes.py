@@ -1,0 +1,166 @@
+"""The Resource of a workload: what a pod, its container and its owners say, in the order of the semantic conventions.
+
+Pure. Precedence, from the weakest: attributes added by the user, `resource.opentelemetry.io/*` annotations, what the API server says;
+`service.*` as the conventions' page on Kubernetes attributes orders them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from opentelemetry.semconv._incubating.attributes import container_attributes as container_keys
+from opentelemetry.semconv._incubating.attributes import host_attributes as host_keys
+from opentelemetry.semconv._incubating.attributes import k8s_attributes as k8s
+from opentelemetry.semconv._incubating.attributes import service_attributes as service_keys
+
+from otel_ebpf_receiver.identity.kubernetes.objects import (
+    HASH_LABEL,
+    NAME_LABELS,
+    RESOURCE_PREFIX,
+    Container,
+    Node,
+    Owner,
+    Pod,
+    Wanted,
+    matches,
+)
+from otel_ebpf_receiver.telemetry.columns import AttributeValue
+
+INSTANCE_LABEL, NAME_LABEL, VERSION_LABEL = NAME_LABELS
+_OWNER_KEYS = {
+    "Deployment": (k8s.K8S_DEPLOYMENT_NAME, k8s.K8S_DEPLOYMENT_UID),
+    "ReplicaSet": (k8s.K8S_REPLICASET_NAME, k8s.K8S_REPLICASET_UID),
+    "StatefulSet": (k8s.K8S_STATEFULSET_NAME, k8s.K8S_STATEFULSET_UID),
+    "DaemonSet": (k8s.K8S_DAEMONSET_NAME, k8s.K8S_DAEMONSET_UID),
+    "CronJob": (k8s.K8S_CRONJOB_NAME, k8s.K8S_CRONJOB_UID),
+    "Job": (k8s.K8S_JOB_NAME, k8s.K8S_JOB_UID),
+}
+"""In the order in which an owner gives the service its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What all Resources of a cluster share. `added`: attributes of the user's own, weaker than everything."""
+
+    uid: str = ""
+    name: str = ""
+    wanted: Wanted = field(default_factory=Wanted)
+    name_from_labels: bool = False
+    added: Mapping[str, AttributeValue] = field(default_factory=dict)
+
+
+def resource(pod: Pod, container: Container | None, owners: Sequence[Owner], cluster: Cluster) -> dict[str, AttributeValue]:
+    """Attributes of a container's Resource; `container` is None where it is not known which of several it is. `owners`: from the pod
+    upwards."""
+    facts = _facts(pod, container, owners, cluster)
+    name, namespace = service_of(pod, owners, name_from_labels=cluster.name_from_labels)
+    annotated = _annotated(pod)
+    service: dict[str, AttributeValue] = {
+        service_keys.SERVICE_NAME: name,
+        service_keys.SERVICE_NAMESPACE: namespace,
+        service_keys.SERVICE_INSTANCE_ID: annotated.get(service_keys.SERVICE_INSTANCE_ID)
+        or ".".join([pod.namespace, pod.name] + ([container.name] if container else [])),
+    }
+    version = (
+        annotated.get(service_keys.SERVICE_VERSION)
+        or dict(pod.labels).get(VERSION_LABEL)
+        or (image_version(container.image) if container else "")
+    )
+    if version:
+        service[service_keys.SERVICE_VERSION] = version
+    return {**cluster.added, **annotated, **facts, **service}
+
+
+def service_of(pod: Pod, owners: Sequence[Owner], *, name_from_labels: bool) -> tuple[str, str]:
+    """service.name and service.namespace of a pod."""
+    annotated, labels = _annotated(pod), dict(pod.labels)
+    by_kind = {owner.kind: owner.name for owner in owners}
+    candidates = [annotated.get(service_keys.SERVICE_NAME)]
+    if name_from_labels:
+        candidates += [labels.get(INSTANCE_LABEL), labels.get(NAME_LABEL)]
+    candidates += [by_kind.get(kind) for kind in _OWNER_KEYS]
+    name = next((candidate for candidate in candidates if candidate), pod.name)
+    return name, annotated.get(service_keys.SERVICE_NAMESPACE) or pod.namespace
+
+
+def node_resource(node: Node, service_name: str, cluster: Cluster) -> dict[str, AttributeValue]:
+    """What a node's own network does and no pod is known to do."""
+    facts = {
+        k8s.K8S_CLUSTER_UID: cluster.uid,
+        k8s.K8S_CLUSTER_NAME: cluster.name,
+        k8s.K8S_NODE_NAME: node.name,
+        k8s.K8S_NODE_UID: node.uid,
+        host_keys.HOST_NAME: node.name,
+        service_keys.SERVICE_NAME: service_name,
+        service_keys.SERVICE_INSTANCE_ID: node.name,
+    }
+    return {**cluster.added, **{key: value for key, value in facts.items() if value}}
+
+
+def chain(pod: Pod, known: Mapping[str, Owner | None]) -> tuple[Owner, ...]:
+    """The owners of a pod from itself upwards. `known`: the owner of each ReplicaSet and Job by its uid, None for one without.
+
+    Until a ReplicaSet's owner is known it is taken from its name, which a Deployment makes of its own and the hash that is also the pod's
+    label.
+    """
+    if pod.owner is None:
+        return ()
+    if pod.owner.uid in known:
+        above = known[pod.owner.uid]
+        return (pod.owner, above) if above else (pod.owner,)
+    suffix = f"-{dict(pod.labels).get(HASH_LABEL)}"
+    if pod.owner.kind == "ReplicaSet" and pod.owner.name.endswith(suffix):
+        return pod.owner, Owner("Deployment", pod.owner.name.removesuffix(suffix), "")
+    return (pod.owner,)
+
+
+def image_parts(image: str) -> tuple[str, str, str]:
+    """Name, tag and digest of an image reference (github.com/distribution/reference); without either the tag is `latest`."""
+    rest, _, digest = image.partition("@")
+    head, separator, tag = rest.rpartition(":")
+    if not separator or "/" in tag:
+        head, tag = rest, "" if digest else "latest"
+    return head, tag, digest
+
+
+def image_version(image: str) -> str:
+    """service.version from an image: `tag@digest`, the digest or the tag."""
+    _, tag, digest = image_parts(image) if image else ("", "", "")
+    return "@".join(part for part in (tag, digest) if part)
+
+
+def _facts(pod: Pod, container: Container | None, owners: Sequence[Owner], cluster: Cluster) -> dict[str, AttributeValue]:
+    texts = {
+        k8s.K8S_CLUSTER_UID: cluster.uid,
+        k8s.K8S_CLUSTER_NAME: cluster.name,
+        k8s.K8S_NODE_NAME: pod.node,
+        host_keys.HOST_NAME: pod.node,
+        k8s.K8S_NAMESPACE_NAME: pod.namespace,
+        k8s.K8S_POD_NAME: pod.name,
+        k8s.K8S_POD_UID: pod.uid,
+        k8s.K8S_POD_START_TIME: pod.start_text,
+        k8s.K8S_POD_IP: pod.address_text,
+        k8s.K8S_CONTAINER_NAME: container.name if container else "",
+    }
+    for owner in owners:
+        name_key, uid_key = _OWNER_KEYS[owner.kind]
+        texts |= {name_key: owner.name, uid_key: owner.uid}
+    facts: dict[str, AttributeValue] = {key: value for key, value in texts.items() if value}
+    if container and container.image:
+        name, tag, _ = image_parts(container.image)
+        facts[container_keys.CONTAINER_IMAGE_NAME] = name
+        if tag:
+            facts[container_keys.CONTAINER_IMAGE_TAGS] = (tag,)
+    return facts | _configured(pod, cluster.wanted)
+
+
+def _configured(pod: Pod, wanted: Wanted) -> dict[str, AttributeValue]:
+    labels = {f"{k8s.K8S_POD_LABEL_TEMPLATE}.{key}": value for key, value in pod.labels if matches(key, wanted.labels)}
+    annotations = {f"{k8s.K8S_POD_ANNOTATION_TEMPLATE}.{key}": value for key, value in pod.annotations if matches(key, wanted.annotations)}
+    return {**labels, **annotations}
+
+
+def _annotated(pod: Pod) -> dict[str, str]:
+    prefix = len(RESOURCE_PREFIX)
+    return {key[prefix:]: value for key, value in pod.annotations if key.startswith(RESOURCE_PREFIX) and len(key) > prefix}

@@ -1,0 +1,224 @@
+"""HTTP to the API server, through the official client's `ApiClient` and `Configuration`: raw JSON pages and lines, no models.
+
+The only module that imports the `kubernetes` package, and only when a connection is made. It retries nothing and knows no object; what
+goes wrong becomes `Refused` (the server answered) or `Unreachable` (it did not).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from otel_ebpf_receiver.errors import KubernetesError
+
+TOKEN_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+CERTIFICATE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 30.0
+_LINE_MAX = 16 << 20
+_BODY_MAX = 64 << 20
+
+
+class Refused(KubernetesError):
+    """The API server answered, and not what was asked for."""
+
+    def __init__(self, status: int, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class Unreachable(KubernetesError):
+    """No whole answer came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How the API server is reached: by kubeconfig, or (empty) as a pod's service account."""
+
+    kubeconfig: str = ""
+    token_file: str = TOKEN_FILE
+    certificate_file: str = CERTIFICATE_FILE
+    environ: Mapping[str, str] | None = None
+
+
+def find_access(
+    enabled: bool | None,
+    kubeconfig: str,
+    environ: Mapping[str, str],
+    *,
+    token_file: str = TOKEN_FILE,
+    certificate_file: str = CERTIFICATE_FILE,
+) -> Access | None:
+    """The way to the API server: in a cluster the service account, elsewhere the kubeconfig; None: Kubernetes is off.
+
+    Raises KubernetesError when it is asked for and there is none.
+    """
+    if enabled is False:
+        return None
+    if environ.get("KUBERNETES_SERVICE_HOST") and os.path.exists(token_file):
+        return Access(token_file=token_file, certificate_file=certificate_file, environ=environ)
+    if kubeconfig:
+        return Access(kubeconfig)
+    if enabled:
+        raise KubernetesError("kubernetes.enabled: there is neither a service account nor a kubeconfig; run in a pod, or set KUBECONFIG")
+    return None
+
+
+class Stream:
+    """The lines of a watch. `stop` may be called by any thread, and more than once."""
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+
+    def lines(self) -> Iterator[bytes]:
+        """Each line as it comes. Raises Unreachable when the stream is cut, silent for too long, or sends a line without end."""
+        rest: list[bytes] = []
+        size = 0
+        with _translated():
+            for piece in self._response.stream(65536, decode_content=True):
+                head, *lines = piece.split(b"\n")
+                rest.append(head)
+                size += len(head)
+                if size > _LINE_MAX:
+                    raise Unreachable(f"a line of the watch is longer than {_LINE_MAX} bytes")
+                for line in lines:
+                    yield b"".join(rest)
+                    rest, size = [line], len(line)
+        if any(rest):
+            raise Unreachable("the watch ended inside a line")
+
+    def stop(self) -> None:
+        """End it: a reader that waits sees the end at once."""
+        with contextlib.suppress(Exception):
+            self._response.shutdown()
+
+    def close(self) -> None:
+        """Let the connection go; to be called by the reader."""
+        with contextlib.suppress(Exception):
+            self._response.close()
+
+
+class Api:
+    """A connection pool to one API server; any number of threads may use it."""
+
+    def __init__(self, access: Access, *, user_agent: str = "otel-ebpf-receiver") -> None:
+        """Raises KubernetesError when there is no way to the server as configured."""
+        self._access = access
+        self._user_agent = user_agent
+        self._lock = threading.Lock()
+        self._client = self._connect()
+        self.requests_total = 0
+
+    def get(self, path: str, query: Mapping[str, str], accept: str) -> Any:
+        """The JSON of one answer. Raises Refused and Unreachable."""
+        response = self._request(path, query, accept, READ_TIMEOUT_S)
+        with _translated():
+            body = response.read(_BODY_MAX + 1, decode_content=True)
+            response.release_conn()
+        if len(body) > _BODY_MAX:
+            response.close()
+            raise Unreachable(f"the answer to {path!r} is longer than {_BODY_MAX} bytes")
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            raise Unreachable(f"the answer to {path!r} is not JSON: {error}") from error
+
+    def watch(self, path: str, query: Mapping[str, str], accept: str, read_timeout_s: float) -> Stream:
+        """An open watch, which may be silent for `read_timeout_s`. Raises Refused and Unreachable."""
+        response = self._request(path, query, accept, READ_TIMEOUT_S)
+        connection = response.connection
+        # A watch answers at once and then may be silent: two timeouts, and the library has one.
+        if connection is not None and connection.sock is not None:
+            connection.sock.settimeout(read_timeout_s)
+        return Stream(response)
+
+    def renew(self) -> None:
+        """Read token and certificates again. Raises KubernetesError."""
+        with self._lock:
+            old, self._client = self._client, self._connect()
+        old.rest_client.pool_manager.clear()
+
+    def close(self) -> None:
+        """Drop idle connections."""
+        self._client.rest_client.pool_manager.clear()
+
+    def _request(self, path: str, query: Mapping[str, str], accept: str, read_timeout_s: float) -> Any:
+        client = self._client
+        with _translated():
+            method, url, headers, _, _ = client.param_serialize(
+                "GET", path, query_params=list(query.items()), header_params={"Accept": accept}, auth_settings=["BearerToken"]
+            )
+            if "authorization" in headers:
+                # A token file may end in a newline, which no header may.
+                headers["authorization"] = headers["authorization"].strip()
+            self.requests_total += 1
+            response = client.rest_client.request(method, url, headers, _request_timeout=(CONNECT_TIMEOUT_S, read_timeout_s)).response
+        if response.status == 200:
+            return response
+        body = b""
+        with contextlib.suppress(Exception):
+            body = response.read(65536, decode_content=True)
+        response.close()
+        raise Refused(response.status, _message(body, response.reason), _seconds(response.headers.get("Retry-After")))
+
+    def _connect(self) -> Any:
+        # hot: these imports take half a second and 30 MiB, so they are made only where Kubernetes is on.
+        from kubernetes.client.api_client import ApiClient
+        from kubernetes.client.configuration import Configuration
+
+        configuration = Configuration()
+        configuration.retries = False
+        configuration.keep_alive = True
+        configuration.connection_pool_maxsize = 8
+        with _translated():
+            self._load(configuration)
+        client = ApiClient(configuration)
+        client.user_agent = self._user_agent
+        return client
+
+    def _load(self, configuration: Any) -> None:
+        access = self._access
+        if access.kubeconfig:
+            from kubernetes.config import load_kube_config
+
+            load: Any = load_kube_config
+            load(access.kubeconfig, client_configuration=configuration, persist_config=False)
+        else:
+            from kubernetes.config.incluster_config import InClusterConfigLoader
+
+            environ = os.environ if access.environ is None else access.environ
+            loader: Any = InClusterConfigLoader
+            loader(access.token_file, access.certificate_file, environ=environ).load_and_set(configuration)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Whatever the libraries below raise is one of this module's errors."""
+    from kubernetes.client.exceptions import ApiException
+    from kubernetes.config.config_exception import ConfigException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except ConfigException as error:
+        raise KubernetesError(f"no access to the API server: {error}") from error
+    except (HTTPError, ApiException, OSError, ValueError) as error:
+        raise Unreachable(f"{type(error).__name__}: {error}") from error
+
+
+def _message(body: bytes, reason: str) -> str:
+    """What a Status object says, or the reason phrase."""
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return reason or "no reason given"
+
+
+def _seconds(text: str | None) -> float:
+    return float(text) if text and text.strip().isdigit() else 0.0

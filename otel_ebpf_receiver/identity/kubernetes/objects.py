@@ -1,0 +1,302 @@
+"""Kubernetes objects as far as identity needs them: raw JSON in, small immutable values out.
+
+Pure. What an object lacks is empty; an object without a uid or of the wrong shape raises `BadObject` and nothing else, whatever stands in
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+from sys import intern
+from typing import Any
+
+from otel_ebpf_receiver.identity.address import Network, network_of, packed
+
+RESOURCE_PREFIX = "resource.opentelemetry.io/"
+INJECT_PREFIX = "instrumentation.opentelemetry.io/inject-"
+ENABLED = "otel-ebpf-receiver/enabled"
+"""Annotation of a pod or a namespace; "false" opts out, "true" on a pod overrules its namespace."""
+NAME_LABELS = ("app.kubernetes.io/instance", "app.kubernetes.io/name", "app.kubernetes.io/version")
+HASH_LABEL = "pod-template-hash"
+_TERMINAL = frozenset({"Succeeded", "Failed"})
+Raw = Mapping[str, Any]
+
+
+class BadObject(ValueError):
+    """An object that cannot be understood; it is counted and skipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A controller: of a pod, or of a controller."""
+
+    kind: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container of a pod; `ports` and `host_ports` are TCP."""
+
+    name: str
+    image: str
+    ports: tuple[int, ...] = ()
+    host_ports: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod. Labels and annotations are only those that somebody asked for."""
+
+    uid: str
+    namespace: str
+    name: str
+    node: str
+    addresses: tuple[bytes, ...] = ()
+    host_addresses: tuple[bytes, ...] = ()
+    address_text: str = ""
+    is_host_network: bool = False
+    is_ended: bool = False
+    start_text: str = ""
+    start_ns: int = 0
+    end_ns: int = 0
+    """When its last container ended, as far as it is said; 0: not."""
+    owner: Owner | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
+    containers: tuple[Container, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Service. `addresses` are its own (ClusterIP), `outer` load balancers' and external ones."""
+
+    uid: str
+    namespace: str
+    name: str
+    addresses: tuple[bytes, ...] = ()
+    outer: tuple[bytes, ...] = ()
+    ports: tuple[int, ...] = ()
+    node_ports: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One endpoint of a slice."""
+
+    addresses: tuple[bytes, ...]
+    node: str
+    is_pod: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """An EndpointSlice of one Service."""
+
+    uid: str
+    namespace: str
+    service: str
+    ports: tuple[int, ...]
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node."""
+
+    uid: str
+    name: str
+    addresses: tuple[bytes, ...] = ()
+    networks: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A namespace; annotations as far as they say who is reported."""
+
+    uid: str
+    name: str
+    annotations: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Globs of the labels and annotations that become attributes."""
+
+    labels: tuple[str, ...] = ()
+    annotations: tuple[str, ...] = ()
+
+
+def guarded(trim: Callable[[Raw], Any]) -> Callable[[Any], Any]:
+    """`trim`, with everything that a malformed object makes Python raise turned into `BadObject`."""
+
+    def guard(raw: Any) -> Any:
+        try:
+            return trim(raw)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise BadObject(f"{type(error).__name__}: {error}") from error
+
+    return guard
+
+
+def pod(raw: Raw, wanted: Wanted) -> Pod:
+    """A pod of this node, with all that its Resource is made of."""
+    return _pod(raw, wanted, keeps_containers=True)
+
+
+def peer(raw: Raw, wanted: Wanted) -> Pod:
+    """A pod of another node: only what names it."""
+    return _pod(raw, wanted, keeps_containers=False)
+
+
+def service(raw: Raw) -> Service:
+    """A Service. ExternalName has no address; headless ones say None."""
+    metadata, spec = raw["metadata"], raw.get("spec") or {}
+    own = spec.get("clusterIPs") or [spec.get("clusterIP")]
+    ingress = ((raw.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
+    outer = [*(spec.get("externalIPs") or []), *(one.get("ip") for one in ingress)]
+    ports = [port for port in spec.get("ports") or [] if port.get("protocol", "TCP") == "TCP"]
+    return Service(
+        uid=_uid(metadata),
+        namespace=intern(metadata["namespace"]),
+        name=intern(metadata["name"]),
+        addresses=_addresses(one for one in own if one and one != "None"),
+        outer=_addresses(one for one in outer if one),
+        ports=tuple(int(port["port"]) for port in ports),
+        node_ports=tuple(int(port["nodePort"]) for port in ports if port.get("nodePort")),
+    )
+
+
+def endpoint_slice(raw: Raw) -> Slice:
+    """An EndpointSlice; one that belongs to no Service has an empty `service`."""
+    metadata = raw["metadata"]
+    endpoints = (raw.get("endpoints") or []) if raw.get("addressType") != "FQDN" else []
+    ports = (port for port in raw.get("ports") or [] if port.get("protocol", "TCP") == "TCP" and port.get("port"))
+    return Slice(
+        uid=_uid(metadata),
+        namespace=intern(metadata["namespace"]),
+        service=intern((metadata.get("labels") or {}).get("kubernetes.io/service-name") or ""),
+        ports=tuple(int(port["port"]) for port in ports),
+        endpoints=tuple(
+            Endpoint(
+                _addresses(one.get("addresses") or []), intern(one.get("nodeName") or ""), (one.get("targetRef") or {}).get("kind") == "Pod"
+            )
+            for one in endpoints
+        ),
+    )
+
+
+def node(raw: Raw) -> Node:
+    """A node with its addresses (not its host name, nor its DNS names) and the ranges of its pods."""
+    metadata, spec = raw["metadata"], raw.get("spec") or {}
+    addresses = (raw.get("status") or {}).get("addresses") or []
+    ranges = spec.get("podCIDRs") or [spec.get("podCIDR")]
+    return Node(
+        uid=_uid(metadata),
+        name=intern(metadata["name"]),
+        addresses=_addresses(one["address"] for one in addresses if one.get("type") in ("InternalIP", "ExternalIP")),
+        networks=tuple(network_of(one) for one in ranges if one),
+    )
+
+
+def namespace(raw: Raw) -> Namespace:
+    """A namespace from its metadata."""
+    metadata = raw["metadata"]
+    return Namespace(_uid(metadata), intern(metadata["name"]), _pairs(metadata.get("annotations"), _decides))
+
+
+def owner(raw: Raw) -> Owner | None:
+    """The controller that an object's metadata names, if it is of a kind that identity knows."""
+    for reference in raw["metadata"].get("ownerReferences") or []:
+        group = str(reference["apiVersion"]).partition("/")[0]
+        known = {"apps": ("ReplicaSet", "Deployment", "StatefulSet", "DaemonSet"), "batch": ("Job", "CronJob")}.get(group, ())
+        if reference.get("controller") and reference["kind"] in known:
+            return Owner(intern(reference["kind"]), intern(reference["name"]), reference["uid"])
+    return None
+
+
+def unix_ns(text: str | None) -> int:
+    """A time of the API (RFC 3339) in Unix nanoseconds; 0 for none."""
+    return int(datetime.fromisoformat(text).timestamp()) * 10**9 if text else 0
+
+
+def _pod(raw: Raw, wanted: Wanted, *, keeps_containers: bool) -> Pod:
+    metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    start = status.get("startTime") or metadata.get("creationTimestamp") or ""
+    is_ended = status.get("phase") in _TERMINAL
+    addresses = [one["ip"] for one in status.get("podIPs") or [] if one.get("ip")] or [status.get("podIP")]
+    hosts = [one["ip"] for one in status.get("hostIPs") or [] if one.get("ip")] or [status.get("hostIP")]
+    labels = (*wanted.labels, *NAME_LABELS, HASH_LABEL) if keeps_containers else (*NAME_LABELS, HASH_LABEL)
+    annotations = wanted.annotations if keeps_containers else ()
+    return Pod(
+        uid=_uid(metadata),
+        namespace=intern(metadata["namespace"]),
+        name=metadata["name"],
+        node=intern(spec.get("nodeName") or ""),
+        addresses=_addresses(one for one in addresses if one),
+        host_addresses=_addresses(one for one in hosts if one) if keeps_containers else (),
+        address_text=status.get("podIP") or "",
+        is_host_network=bool(spec.get("hostNetwork")),
+        is_ended=is_ended,
+        start_text=start,
+        start_ns=unix_ns(start),
+        end_ns=_ended_ns(metadata, status) if is_ended else 0,
+        owner=owner(raw),
+        labels=_pairs(metadata.get("labels"), lambda key: matches(key, labels)),
+        annotations=_pairs(
+            metadata.get("annotations"), lambda key: key.startswith(RESOURCE_PREFIX) or _decides(key) or matches(key, annotations)
+        ),
+        containers=_containers(spec) if keeps_containers or spec.get("hostNetwork") else (),
+    )
+
+
+def _containers(spec: Raw) -> tuple[Container, ...]:
+    """Those that run beside each other: init containers only where they are sidecars."""
+    sidecars = [one for one in spec.get("initContainers") or [] if one.get("restartPolicy") == "Always"]
+    return tuple(_container(one) for one in (*(spec.get("containers") or []), *sidecars))
+
+
+def _container(raw: Raw) -> Container:
+    ports = [port for port in raw.get("ports") or [] if port.get("protocol", "TCP") == "TCP"]
+    return Container(
+        intern(raw["name"]),
+        intern(raw.get("image") or ""),
+        tuple(int(port["containerPort"]) for port in ports),
+        tuple(int(port["hostPort"]) for port in ports if port.get("hostPort")),
+    )
+
+
+def _ended_ns(metadata: Raw, status: Raw) -> int:
+    """The end of the last container, rounded up to the next second as the API rounds down; without containers' ends the last change of a
+    condition."""
+    states = [(one.get("state") or {}).get("terminated") or {} for one in status.get("containerStatuses") or []]
+    ends = [unix_ns(state.get("finishedAt")) for state in states]
+    latest = max(ends, default=0) or max((unix_ns(one.get("lastTransitionTime")) for one in status.get("conditions") or []), default=0)
+    return latest + 10**9 if latest else 0
+
+
+def _decides(key: str) -> bool:
+    return key == ENABLED or key.startswith(INJECT_PREFIX)
+
+
+def matches(key: str, globs: tuple[str, ...]) -> bool:
+    return key in globs or any(fnmatchcase(key, glob) for glob in globs if "*" in glob or "?" in glob or "[" in glob)
+
+
+def _pairs(mapping: Mapping[str, str] | None, is_wanted: Callable[[str], bool]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((key, str(value)) for key, value in (mapping or {}).items() if is_wanted(key)))
+
+
+def _addresses(texts: Iterable[str]) -> tuple[bytes, ...]:
+    return tuple(packed(text) for text in texts)
+
+
+def _uid(metadata: Raw) -> str:
+    uid = metadata["uid"]
+    if not uid or not isinstance(uid, str):
+        raise BadObject("metadata.uid is missing")
+    return uid

@@ -1,0 +1,264 @@
+"""The cluster as far as it is known: objects in, snapshots out.
+
+Pure: whoever calls it brings the time, and calls from one thread at a time. Each object's rows are made once and kept packed; a snapshot
+joins them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+from typing import Any
+
+import numpy as np
+
+from otel_ebpf_receiver.identity import snapshot as snapshots
+from otel_ebpf_receiver.identity.kubernetes import rows
+from otel_ebpf_receiver.identity.kubernetes.objects import Node, Owner, Pod
+from otel_ebpf_receiver.identity.kubernetes.rows import Around, Options, Rows
+from otel_ebpf_receiver.identity.kubernetes.slots import Slots
+from otel_ebpf_receiver.identity.snapshot import CLAIM, OPEN_NS, PORT, NetworkClaim, Snapshot
+from otel_ebpf_receiver.telemetry.workload import Workload
+
+PODS, PEERS, SERVICES, SLICES, NODES, NAMESPACES = "pods", "peers", "services", "endpointslices", "nodes", "namespaces"
+_DERIVED: Mapping[str, Callable[[Any, Around], Rows]] = {
+    SLICES: rows.slice_rows,
+    SERVICES: rows.service_rows,
+    NODES: rows.node_rows,
+    PEERS: rows.peer_rows,
+    PODS: rows.pod_rows,
+}
+"""In the order in which they are believed: of claims that start together the last wins."""
+_LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+_KEPT_OWNERS = 4096
+_KEPT_EXPORTING = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class WantedOwner:
+    """A ReplicaSet or Job whose own controller is asked for."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """Rows of a pod that is gone, until late exchanges have come."""
+
+    rows: Rows
+    leaves_ns: int
+
+
+class Store:
+    """All objects by kind and uid. Methods that take `now_ns` want Unix time."""
+
+    def __init__(self, options: Options, permanent: tuple[Workload, ...] = ()) -> None:
+        self._options = options
+        self._slots = Slots(permanent)
+        self._tables: dict[str, dict[str, Any]] = {kind: {} for kind in (*_DERIVED, NAMESPACES)}
+        self._rows: dict[str, dict[str, Rows]] = {kind: {} for kind in _DERIVED}
+        self._wanted: dict[str, WantedOwner] = {}
+        self._joined: dict[str, tuple[bytes, bytes]] = {}
+        self._owners: dict[str, Owner | None] = {}
+        self._around = Around(options, self._slots, options.cluster, owners=self._owners, agent_nodes=frozenset({options.node}))
+        self._ended: list[_Ended] = []
+        self._has_own_node = False
+        self._is_stale = True
+
+    @property
+    def cluster_uid(self) -> str:
+        """uid of the namespace kube-system, which stands for the cluster; empty: not known yet."""
+        return self._around.cluster.uid
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Objects by kind."""
+        return {kind: len(table) for kind, table in self._tables.items()}
+
+    def replace(self, kind: str, objects: Mapping[str, Any], now_ns: int) -> bool:
+        """These are all objects of a kind, by uid. True when that is news."""
+        table = self._tables[kind]
+        changes = [self.apply(kind, uid, None, now_ns) for uid in [uid for uid in table if uid not in objects]]
+        changes += [self.apply(kind, uid, value, now_ns) for uid, value in objects.items()]
+        return any(changes)
+
+    def apply(self, kind: str, uid: str, value: Any | None, now_ns: int) -> bool:
+        """One object is so, or (None) is gone. True when that is news."""
+        table = self._tables[kind]
+        old = table.get(uid)
+        if isinstance(value, Pod):
+            value = _with_end(value, old, now_ns)
+        if value == old:
+            return False
+        if value is None:
+            del table[uid]
+            self._forget(kind, uid, old, now_ns)
+        else:
+            table[uid] = value
+            if isinstance(value, Pod):
+                self._want_owner(kind, value)
+            self._derive(kind, uid, value)
+        self._look_around(kind, old, value)
+        return True
+
+    def watch_peers(self, *, is_on: bool) -> None:
+        """Whether the pods of other nodes are known too."""
+        self._around.watches_peers = is_on
+        self._is_stale = True
+
+    def mark_exporting(self, uid: str) -> bool:
+        """A pod was seen to export telemetry of its own. True when that is news."""
+        if uid in self._around.exporting or uid not in self._tables[PODS]:
+            return False
+        known = (
+            self._around.exporting & self._tables[PODS].keys() if len(self._around.exporting) >= _KEPT_EXPORTING else self._around.exporting
+        )
+        self._around.exporting = known | {uid}
+        self._derive(PODS, uid, self._tables[PODS][uid])
+        return True
+
+    def wanted_owners(self) -> list[WantedOwner]:
+        """Controllers whose own controller is not known yet: for pods of this node, and for Jobs, whose names do not tell."""
+        return list(self._wanted.values())
+
+    def give_up_owner(self, uid: str) -> None:
+        """The ReplicaSet or Job `uid` is not there any more."""
+        self._wanted.pop(uid, None)
+
+    def set_owner(self, uid: str, owner: Owner | None) -> None:
+        """The controller of the ReplicaSet or Job `uid`; None: it has none."""
+        if len(self._owners) >= _KEPT_OWNERS:
+            used = {pod.owner.uid for kind in (PODS, PEERS) for pod in self._tables[kind].values() if pod.owner}
+            for unused in [known for known in self._owners if known not in used]:
+                del self._owners[unused]
+        self._owners[uid] = owner
+        self._wanted.pop(uid, None)
+        for kind in (PODS, PEERS):
+            for pod in list(self._tables[kind].values()):
+                if pod.owner and pod.owner.uid == uid:
+                    self._derive(kind, pod.uid, pod)
+
+    def build(self, now_ns: int, *, is_current: bool) -> Snapshot:
+        """The snapshot of now. `is_current`: what is not known may be in a moment."""
+        self._refresh()
+        self._purge(now_ns)
+        joined = [self._join(kind) for kind in self._rows]
+        claims = np.frombuffer(b"".join([*(one.rows.claims for one in self._ended), *(claims for claims, _ in joined)]), CLAIM)
+        claims = claims[claims["until_ns"] + np.uint64(self._options.grace_ns) > np.uint64(now_ns)]
+        ports = np.frombuffer(b"".join(ports for _, ports in joined), PORT)
+        return snapshots.build(
+            self._slots.workloads,
+            self._slots.traits,
+            claims,
+            ports,
+            networks=self._networks(),
+            is_cluster=True,
+            is_current=is_current,
+            reports_unknown=not self._options.include,
+        )
+
+    def _want_owner(self, kind: str, pod: Pod) -> None:
+        owner = pod.owner
+        if owner and owner.uid not in self._owners and (owner.kind == "Job" or (owner.kind == "ReplicaSet" and kind == PODS)):
+            self._wanted[owner.uid] = WantedOwner(owner.kind, pod.namespace, owner.name, owner.uid)
+
+    def _join(self, kind: str) -> tuple[bytes, bytes]:
+        """Claims and ports of a kind: joined again only when one of its objects changed."""
+        joined = self._joined.get(kind)
+        if joined is None:
+            rows = self._rows[kind].values()
+            joined = self._joined[kind] = b"".join([one.claims for one in rows]), b"".join([one.ports for one in rows if one.ports])
+        return joined
+
+    def _networks(self) -> list[NetworkClaim]:
+        claims = []
+        nodes = [*self._tables[NODES].values()] if self._has_own_node else [*self._tables[NODES].values(), Node("", self._options.node)]
+        for node in nodes:
+            is_own = node.name == self._options.node
+            if not (is_own or self._around.watches_peers):
+                continue
+            addresses = (*node.addresses, *(self._options.own_addresses if is_own else ()))
+            number, group = self._slots.number(("node", node.name)), self._around.group(addresses[0]) if addresses else snapshots.NO_GROUP
+            claims += [NetworkClaim(network, number, group) for network in node.networks]
+            claims += [NetworkClaim(network, number, group, is_exact=True) for network in _LOOPBACK if is_own]
+        return claims
+
+    def _look_around(self, kind: str, old: Any, new: Any) -> None:
+        """What other objects' rows depend on: they are made anew at the next build."""
+        if kind == NAMESPACES:
+            self._around.namespaces = {one.name: one for one in self._tables[NAMESPACES].values()}
+            system = self._around.namespaces.get("kube-system")
+            if system and system.uid != self._around.cluster.uid:
+                self._around.cluster = replace(self._around.cluster, uid=system.uid)
+                self._is_stale = True
+            self._is_stale |= bool((old and old.annotations) or (new and new.annotations))
+        elif kind == NODES:
+            addresses = frozenset(address for node in self._tables[NODES].values() for address in node.addresses)
+            has_own = any(node.name == self._options.node for node in self._tables[NODES].values())
+            self._is_stale |= (addresses, has_own) != (self._around.node_addresses, self._has_own_node)
+            self._around.node_addresses, self._has_own_node = addresses, has_own
+        elif kind == SLICES and self._options.agents_service:
+            nodes = {self._options.node}
+            for one in self._tables[SLICES].values():
+                if f"{one.namespace}/{one.service}" == self._options.agents_service:
+                    nodes.update(endpoint.node for endpoint in one.endpoints)
+            self._is_stale |= nodes != self._around.agent_nodes
+            self._around.agent_nodes = frozenset(nodes)
+
+    def _derive(self, kind: str, uid: str, value: Any) -> None:
+        if kind not in _DERIVED:
+            return
+        self._joined.pop(kind, None)
+        old = self._rows[kind].get(uid)
+        self._rows[kind][uid] = _DERIVED[kind](value, self._around)
+        self._release(old)
+
+    def _refresh(self) -> None:
+        if not self._is_stale:
+            return
+        self._is_stale = False
+        self._release(self._rows[NODES].pop("", None))
+        for kind in _DERIVED:
+            for uid, value in self._tables[kind].items():
+                self._derive(kind, uid, value)
+        if not self._has_own_node:
+            # Without the node's object (not permitted, not there yet) it is still this node that answers on its loopback.
+            self._derive(NODES, "", Node("", self._options.node))
+
+    def _forget(self, kind: str, uid: str, value: Any, now_ns: int) -> None:
+        self._joined.pop(kind, None)
+        old = self._rows.get(kind, {}).pop(uid, None)
+        if old is None:
+            return
+        if not isinstance(value, Pod) or not old.claims:
+            self._release(old)
+            return
+        claims = np.frombuffer(old.claims, CLAIM).copy()
+        is_open = claims["end_ns"] == OPEN_NS
+        # Deleted without having ended (by force): its processes may go on for as long as they were given.
+        claims["until_ns"][is_open] = now_ns + self._options.grace_ns
+        claims["end_ns"][is_open] = now_ns
+        self._ended.append(_Ended(Rows(claims.tobytes(), b"", old.held), now_ns + self._options.grace_ns))
+
+    def _purge(self, now_ns: int) -> None:
+        for one in self._ended:
+            if one.leaves_ns <= now_ns:
+                self._release(one.rows)
+        self._ended = [one for one in self._ended if one.leaves_ns > now_ns]
+
+    def _release(self, old: Rows | None) -> None:
+        for key in old.held if old else ():
+            self._slots.release(key)
+
+
+def _with_end(pod: Pod, old: Pod | None, now_ns: int) -> Pod:
+    """A pod that has ended has an end: what it says, else when that was seen to happen, else (never seen running) its start."""
+    if not pod.is_ended or pod.end_ns:
+        return pod
+    if old is None:
+        return replace(pod, end_ns=pod.start_ns)
+    return replace(pod, end_ns=old.end_ns if old.is_ended else now_ns)

@@ -1,0 +1,264 @@
+"""The straight line: drain, decode, once, identify, sample, observe, encode, queue; per batch, on one thread.
+
+`Line.run` is the function to read. It knows no source, no exporter and no clock: records come from transports, times from the caller, finished
+requests go to sinks. Nothing here runs once per record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, cast
+
+import numpy as np
+
+from otel_ebpf_receiver.export.queue import Payload
+from otel_ebpf_receiver.sources.source import Decoder, Source, SpanView, View
+from otel_ebpf_receiver.telemetry import ids
+from otel_ebpf_receiver.telemetry.columns import I64, U64, AttributeValue, Bools, Kind, Points, Records
+from otel_ebpf_receiver.telemetry.exemplars import Sampled as Exemplified
+from otel_ebpf_receiver.telemetry.outbox import Outbox
+from otel_ebpf_receiver.telemetry.red import Collection, MetricOptions, Red
+from otel_ebpf_receiver.telemetry.resources import Resources
+from otel_ebpf_receiver.telemetry.routes import RouteOptions, Routes
+from otel_ebpf_receiver.telemetry.sameness import Once, OnceOptions, Ranks
+from otel_ebpf_receiver.telemetry.sampling import KEPT_REASONS, Candidates, Sampled, Sampling, SamplingOptions, States, reasons
+from otel_ebpf_receiver.telemetry.spans import Links, SpanEncoder
+from otel_ebpf_receiver.telemetry.workload import Identified, Identity
+
+SLICE = 4096
+"""Records handled at once: enough for numpy, few enough that no step holds the interpreter for more than milliseconds."""
+
+
+class Transport(Protocol):
+    """Where a source's records come from (`kernel/ring.py`, `kernel/parked.py`)."""
+
+    def drain(self) -> Records:
+        """Records that arrived since the last call, as a copy; may be empty."""
+
+
+class Clock(Protocol):
+    """Makes the records' times Unix times (`kernel/clock.py`)."""
+
+    def offsets_ns(self, times_ns: U64 | I64) -> I64:
+        """What to add to times near each of these."""
+
+
+class Sink(Protocol):
+    """What takes finished requests; never blocks (`export/queue.py`)."""
+
+    def offer(self, payload: Payload) -> None: ...
+
+
+class Watcher(Protocol):
+    """What wants to see every exchange that was admitted, for people: lines, the live page, JSON."""
+
+    def watch(self, source: Source, view: View) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryOptions:
+    """Everything that the line can be told. `host`: the Resource of traffic without a workload; `added`: lent to every Resource."""
+
+    id_key: bytes
+    host: Mapping[str, AttributeValue]
+    added: Mapping[str, AttributeValue] = field(default_factory=dict)
+    version: str = "0"
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    routes: RouteOptions = field(default_factory=RouteOptions)
+    metrics: MetricOptions = field(default_factory=MetricOptions)
+    once: OnceOptions = field(default_factory=OnceOptions)
+    makes_spans: bool = True
+    makes_metrics: bool = True
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of records and spans: received = copies + admitted + waiting; of what is reported, spans + sampled_out + silenced + ignored."""
+
+    received: int = 0
+    copies: int = 0
+    admitted: int = 0
+    spans: int = 0
+    sampled_out: int = 0
+    silenced: int = 0
+    """Left out because of who was there: opted out, or instrumented already."""
+    ignored: int = 0
+    """Left out because of what asked: health probes and the like."""
+    observations: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Feed:
+    source: Source
+    transport: Transport
+    decoder: Decoder
+    once: Once
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """The spans of one kind that a batch gives: which rows, and where each hangs."""
+
+    kind: Kind
+    sampled: Sampled
+    links: Links
+    states: States
+
+
+class Line:
+    """Carries the records of all sources to encoded telemetry."""
+
+    def __init__(
+        self, options: TelemetryOptions, feeds: Sequence[tuple[Source, Transport]], identity: Identity, clock: Clock, *, start_unix_ns: int
+    ) -> None:
+        self._options, self.identity, self._clock = options, identity, clock
+        self._feeds = [_Feed(source, transport, source.decoder(), Once(options.once)) for source, transport in feeds]
+        self._resources = Resources(dict(options.host), dict(options.added), options.version)
+        self._routes = Routes(options.routes)
+        self._sampling = Sampling(options.sampling)
+        self._encoder = SpanEncoder()
+        self._outbox = Outbox(self._resources)
+        self.red = Red(options.metrics, self._resources, start_unix_ns=start_unix_ns)
+        self.ranks = Ranks({})
+        """Preference of taps; whoever attaches taps replaces it whole."""
+        self.sinks: Sequence[Sink] = ()
+        """Each gets every request of spans."""
+        self.watchers: Sequence[Watcher] = ()
+        self.counts = Counts()
+        self._last_ns: int | None = None
+
+    def run(self, *, now_ns: int, is_last: bool = False) -> int:
+        """One round over all sources; the number of records taken. `now_ns` is of the records' clock; `is_last`: nothing waits any more."""
+        elapsed_s = (now_ns - self._last_ns) / 1e9 if self._last_ns is not None else 0.0
+        self._last_ns = now_ns
+        taken = 0
+        for feed in self._feeds:
+            drained = feed.transport.drain()
+            taken += len(drained)
+            records = self._once(feed, drained, now_ns, is_last)
+            for start in range(0, len(records), SLICE):
+                part = records[start : start + SLICE]
+                view = feed.decoder.decode(part, self._clock.offsets_ns)
+                who = self._identify(view)
+                spans = self._sample(feed.source, view, who, elapsed_s * len(part) / len(records))
+                self._observe(view, who, spans, self._unix_ns(now_ns))
+                self._encode(view, who, spans)
+                for watcher in self.watchers:
+                    watcher.watch(feed.source, view)
+        return taken
+
+    def flush(self) -> None:
+        """Sends the spans that wait."""
+        self._send(self._outbox.flush())
+
+    def collect(self, unix_ns: int) -> Collection:
+        """One interval of metrics. Offer its payloads; `commit` when they were accepted, else drop it: nothing is lost."""
+        collection = self.red.collect(unix_ns)
+        self._resources.retain(self.red.used | self._outbox.used)
+        return collection
+
+    @property
+    def waiting(self) -> int:
+        """Records that wait for a better copy."""
+        return sum(feed.once.held for feed in self._feeds)
+
+    @property
+    def probability(self) -> float:
+        """The share of spans that the cap let through of the last batch."""
+        return self._sampling.probability
+
+    def _unix_ns(self, now_ns: int) -> int:
+        now = np.array([now_ns], np.int64)
+        return now_ns + int(self._clock.offsets_ns(now)[0])
+
+    def _once(self, feed: _Feed, drained: Records, now_ns: int, is_last: bool) -> Records:
+        before, records = feed.once.copies, drained
+        if feed.source.has_copies:
+            records = feed.once.admit(drained, feed.decoder.seen, self.ranks, now_ns=now_ns, is_last=is_last)
+        self.counts.received += len(drained)
+        self.counts.copies += feed.once.copies - before
+        self.counts.admitted += len(records)
+        return records
+
+    def _identify(self, view: View) -> Identified:
+        who = self.identity.identify(view.flows)
+        view.attach(who, self.identity.name, self._routes)
+        return who
+
+    def _sample(self, source: Source, view: View, who: Identified, elapsed_s: float) -> list[_Taken]:
+        if not (source.kinds and self._options.makes_spans) or self._sampling.is_off:
+            return []
+        spans = cast(SpanView, view)
+        linkage = spans.linkage
+        states, made = States(linkage), ids.derive(self._options.id_key, linkage)
+        candidates = [self._candidates(spans, kind, who) for kind in source.kinds]
+        samples = self._sampling.sample(linkage, states, made.trace, candidates, elapsed_s)
+        self.counts.sampled_out += sum(int(np.count_nonzero(kind.wanted)) for kind in candidates) - sum(len(one.rows) for one in samples)
+        joined = _joined(who, dict(zip(source.kinds, samples, strict=True)))
+        client_parent, client_has, server_parent, server_has = ids.parents(made, linkage, joined, linkage.parent_sampled)
+        out = []
+        for kind, sampled in zip(source.kinds, samples, strict=True):
+            rows, is_client = sampled.rows, kind is Kind.CLIENT
+            span, parent, has = (made.client, client_parent, client_has) if is_client else (made.server, server_parent, server_has)
+            links = Links(made.trace[rows], span[rows], parent[rows], has[rows], view.start_unix_ns[rows], view.end_unix_ns[rows])
+            out.append(_Taken(kind, sampled, links, states))
+        return out
+
+    def _candidates(self, view: SpanView, kind: Kind, who: Identified) -> Candidates:
+        out = view.candidates(kind, self._options.sampling.slow_ns)
+        self.counts.ignored += out.ignored
+        if who.silent is None:
+            return out
+        self.counts.silenced += int(np.count_nonzero(out.wanted & who.silent))
+        return replace(out, wanted=out.wanted & ~who.silent)
+
+    def _observe(self, view: View, who: Identified, spans: Sequence[_Taken], unix_ns: int) -> None:
+        if not self._options.makes_metrics:
+            return
+        taken = {one.kind: one for one in spans}
+        for points in view.points():
+            side = (who.client if points.kind is Kind.CLIENT else who.server)[points.rows]
+            resource = self._resources.numbers(who.workloads, side)
+            self.red.observe(points, resource, _exemplars(points, taken.get(points.kind)), now=unix_ns)
+            self.counts.observations += len(points.values)
+
+    def _encode(self, view: View, who: Identified, spans: Sequence[_Taken]) -> None:
+        for one in spans:
+            rows = one.sampled.rows
+            if not rows.size:
+                continue
+            columns = cast(SpanView, view).spans(one.kind, rows)
+            more = [group for group in (one.states.group(one.sampled), reasons(one.sampled)) if group is not None]
+            pieces, sizes = self._encoder.encode(replace(columns, groups=[*columns.groups, *more]), one.links)
+            side = (who.client if one.kind is Kind.CLIENT else who.server)[rows]
+            self.counts.spans += len(rows)
+            self._send(self._outbox.add(self._resources.numbers(who.workloads, side), pieces, sizes))
+
+    def _send(self, payloads: Sequence[Payload]) -> None:
+        for payload in payloads:
+            for sink in self.sinks:
+                sink.offer(payload)
+
+
+def _joined(who: Identified, samples: Mapping[Kind, Sampled]) -> Bools:
+    """Rows whose CLIENT span is sent. Where this row makes it, that is known; elsewhere the other agent decides alike, but for what is slow."""
+    joined = who.joined.copy()
+    server, client = samples.get(Kind.SERVER), samples.get(Kind.CLIENT)
+    if server is not None:
+        joined[server.rows[server.kept == KEPT_REASONS.index("slow")]] = False
+    if client is not None:
+        joined[who.report_client] = False
+        joined[client.rows] = True
+    return joined
+
+
+def _exemplars(points: Points, taken: _Taken | None) -> Exemplified:
+    if taken is None or not taken.sampled.rows.size:
+        none = np.zeros(0, np.uint64)
+        return Exemplified(np.zeros(0, np.intp), np.zeros((0, 16), np.uint8), np.zeros((0, 8), np.uint8), none)
+    # Both lists of rows rise: where a row of the observation is among those taken, and at which place.
+    at = np.minimum(np.searchsorted(taken.sampled.rows, points.rows), len(taken.sampled.rows) - 1)
+    rows = np.flatnonzero(taken.sampled.rows[at] == points.rows)
+    at = at[rows]
+    return Exemplified(rows, taken.links.trace[at], taken.links.span[at], taken.links.end_unix_ns[at])

@@ -1,0 +1,127 @@
+"""The attributes of one row, asked for once per distinct combination: what the columns' keys stand for."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from otel_ebpf_receiver.sources.http import names
+from otel_ebpf_receiver.sources.http.authority import address_text
+from otel_ebpf_receiver.sources.http.record import METHODS, Error, Flag, Side
+from otel_ebpf_receiver.sources.source import Rows
+from otel_ebpf_receiver.telemetry.columns import AttributeValue, Kind, Part
+
+if TYPE_CHECKING:
+    from otel_ebpf_receiver.sources.http.columns import HttpView
+
+_FLAGS = tuple((flag, str(flag.name).lower()) for flag in Flag)
+_ERRORS = {Error.RESET: "connection_reset", Error.CLOSED: "connection_closed"}
+_SIDES = {Side.CLIENT: "client", Side.SERVER: "server"}
+_FORWARDED_FOR = re.compile(r'(?:^|[;,\s])for\s*=\s*(?:"([^"]*)"|([^;,\s"]+))', re.IGNORECASE)
+_WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d+)?|([0-9.]+):\d+")
+
+
+class Describe:
+    """Describes rows of a view from one side; `row` counts within `rows`."""
+
+    def __init__(self, view: HttpView, kind: Kind, rows: Rows) -> None:
+        self._view, self._kind, self._rows = view, kind, rows
+        self._route = names.ROUTE if kind is Kind.SERVER else names.URL_TEMPLATE
+
+    def metric(self, row: int) -> Part:
+        """Attributes of the metrics."""
+        at = int(self._rows[row])
+        out = self._common(at)
+        if self._kind is Kind.SERVER:
+            out[names.URL_SCHEME] = self._scheme(at)
+        else:
+            out[names.SERVER_ADDRESS], out[names.SERVER_PORT] = self._view.server.of(at)
+        return Part(out)
+
+    def outcome(self, row: int) -> Part:
+        """Name, status and what tells how it went."""
+        view, at = self._view, int(self._rows[row])
+        out = self._common(at)
+        if self._kind is Kind.SERVER:
+            out[names.URL_SCHEME] = self._scheme(at)
+        code = int(view.method[at])
+        if code == 0:
+            out[names.METHOD_ORIGINAL] = self._method(at)
+        if view.error[at] and (side := _SIDES.get(Side(view.closed_by[at]))):
+            out[names.CLOSED_BY] = side
+        if flags := flag_names(int(view.records["flags"][at])):
+            out[names.FLAGS] = flags
+        method = METHODS[code] if code else "HTTP"
+        route = view.routes.text(int(view.route[at]))
+        return Part(out, f"{method} {route}" if route else method, view.is_error_row(self._kind, at))
+
+    def server(self, row: int) -> Part:
+        address, port = self._view.server.of(int(self._rows[row]))
+        return Part({names.SERVER_ADDRESS: address, names.SERVER_PORT: port})
+
+    def peer(self, row: int) -> Part:
+        """The other side as the wire shows it, as proxies tell it, and by name."""
+        view, at = self._view, int(self._rows[row])
+        is_server = self._kind is Kind.SERVER
+        address = address_text((view.client_address if is_server else view.server_address)[at].tobytes())
+        out: dict[str, AttributeValue] = {names.PEER_ADDRESS: address}
+        headers = self._headers(at)
+        if is_server:
+            out[names.CLIENT_ADDRESS] = _client(headers) or address
+        out |= {names.REQUEST_HEADER + name: (value,) for name, value in headers.items()}
+        other = int((view.who.client if is_server else view.who.server)[at])
+        return Part(out | view.caches.peers.attributes(view.who.workloads, other))
+
+    def agent(self, row: int) -> Part:
+        text = self._view.agent[int(self._rows[row])].tobytes().rstrip(b"\0")
+        return Part({names.USER_AGENT: text.decode("utf-8", "replace")} if text else {})
+
+    def _common(self, at: int) -> dict[str, AttributeValue]:
+        view = self._view
+        out: dict[str, AttributeValue] = {names.METHOD: METHODS[int(view.method[at])]}
+        status = int(view.status[at])
+        if status:
+            out[names.STATUS] = status
+        if view.is_error_row(self._kind, at):
+            by_status = status >= (500 if self._kind is Kind.SERVER else 400)
+            out[names.ERROR_TYPE] = str(status) if by_status else _ERRORS[Error(view.error[at])]
+        if route := view.routes.text(int(view.route[at])):
+            out[self._route] = route
+        out[names.PROTOCOL_VERSION] = f"1.{view.records['minor'][at]}"
+        return out
+
+    def _scheme(self, at: int) -> str:
+        return "https" if self._view.targets.https[at] else "http"
+
+    def _method(self, at: int) -> str:
+        records = self._view.records
+        line = records["line"][at][: int(records["method_len"][at])]
+        return bytes(line).decode("utf-8", "replace")
+
+    def _headers(self, at: int) -> dict[str, str]:
+        view = self._view
+        if not view.options.headers:
+            return {}
+        slots = np.atleast_1d(view.records["slots"][at])
+        found = {name: bytes(slot).decode("utf-8", "replace") for name, slot in zip(view.options.headers, slots, strict=False)}
+        return {name: value for name, value in found.items() if value}
+
+
+def flag_names(flags: int) -> tuple[str, ...]:
+    return tuple(name for flag, name in _FLAGS if flags & flag)
+
+
+def _client(headers: dict[str, str]) -> str:
+    """The address of the client that the first proxy saw: Forwarded (RFC 7239), else X-Forwarded-For."""
+    if "forwarded" in headers:
+        found = _FORWARDED_FOR.search(headers["forwarded"])
+        if found is not None:
+            return _without_port(found[1] or found[2])
+    return _without_port(headers.get("x-forwarded-for", "").partition(",")[0].strip())
+
+
+def _without_port(text: str) -> str:
+    found = _WITH_PORT.fullmatch(text)
+    return (found[1] or found[2]) if found else text

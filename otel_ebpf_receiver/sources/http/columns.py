@@ -1,0 +1,272 @@
+"""A batch of HTTP records as the attribute columns of spans and metrics: the semantic conventions' rules, said once for whole columns.
+
+Rules that surprise: what the client aborted is an error of the CLIENT span only; a message cut off is an error even behind a 200; no status is
+ever invented, so an exchange without one has none; a route or a template appears only where the user asked for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+import numpy as np
+
+from otel_ebpf_receiver.sources.http import names, target
+from otel_ebpf_receiver.sources.http.attributes import Describe
+from otel_ebpf_receiver.sources.http.authority import Named
+from otel_ebpf_receiver.sources.http.caches import Caches
+from otel_ebpf_receiver.sources.http.instruments import measured
+from otel_ebpf_receiver.sources.http.options import HttpOptions
+from otel_ebpf_receiver.sources.http.record import METHODS, Error, Side
+from otel_ebpf_receiver.sources.source import Offsets, Rows
+from otel_ebpf_receiver.telemetry.columns import (
+    I64,
+    U8,
+    U64,
+    Bools,
+    Group,
+    Integers,
+    Kind,
+    Linkage,
+    Points,
+    Prefix,
+    Records,
+    SpanColumns,
+    Text,
+)
+from otel_ebpf_receiver.telemetry.keys import mix, words
+from otel_ebpf_receiver.telemetry.routes import Routes
+from otel_ebpf_receiver.telemetry.sampling import Candidates
+from otel_ebpf_receiver.telemetry.workload import Flows, Identified
+
+CONNECT = METHODS.index("CONNECT")
+LINE_SHARED = 64
+"""Bytes at the start of the line from which ids and sameness are made."""
+
+
+class HttpView:
+    """See `sources.source.SpanView`. Columns that several outputs need are made once; the rest when asked for."""
+
+    def __init__(self, records: Records, options: HttpOptions, caches: Caches, offsets_ns: Offsets) -> None:
+        self.records, self.options, self.caches = records, options, caches
+        self.status = records["status"].astype(np.int64)
+        self.error = records["error"].astype(np.int64)
+        self.closed_by = records["side"].astype(np.int64)
+        self.method = records["method"].astype(np.int64)
+        self._broken: Bools = self.error != Error.NONE
+        self._not_by_client: Bools = self.closed_by != Side.CLIENT
+        self.client_address, self.server_address = as_bytes(records["client_address"]), as_bytes(records["server_address"])
+        self._times(offsets_ns)
+        self.flows = Flows(
+            records["tap"].astype(np.int64),
+            records["direction"],
+            self.client_address,
+            self.server_address,
+            records["client_port"].astype(np.int64),
+            records["server_port"].astype(np.int64),
+            self.start_unix_ns,
+        )
+        cut = (records["target_wire_len"] > records["target_len"]).astype(bool)
+        self.targets = target.split(records, cut=cut, connect=self.method == CONNECT)
+
+    @cached_property
+    def agent(self) -> U8:
+        return as_bytes(self.records["agent"])
+
+    def _times(self, offsets_ns: Offsets) -> None:
+        records = self.records
+        start = records["request_start_ns"].astype(np.int64)
+        first, end = records["response_start_ns"].astype(np.int64), records["response_end_ns"].astype(np.int64)
+        requested = records["request_end_ns"].astype(np.int64)
+        end = np.maximum.reduce([start, first, end, requested])
+        self.answered = first > 0
+        # The three parts of a span are never negative and add up to it: an early answer cuts the request short.
+        begun = np.where(self.answered, np.clip(first, start, end), end)
+        sent = np.where(requested > 0, np.clip(requested, start, begun), begun)
+        self.transfer, self.wait, self.answer = sent - start, begun - sent, end - begun
+        self.duration = end - start
+        self.first_byte = begun - start
+        # One offset per exchange, so that a step of the clock cannot change a duration.
+        offset = offsets_ns(start)
+        self.start_unix_ns = (start + offset).astype(np.uint64)
+        self.end_unix_ns = (end + offset).astype(np.uint64)
+
+    @property
+    def linkage(self) -> Linkage:
+        records = self.records
+        return Linkage(
+            shared_words(records),
+            records["traced"] == 1,
+            as_bytes(records["trace_id"]),
+            as_bytes(records["parent_id"]),
+            (records["trace_flags"] & 1) == 1,
+            records["tracestate"],
+            records["tracestate_len"] > records["tracestate"].dtype.itemsize,
+        )
+
+    def attach(self, who: Identified, name_of: Callable[[bytes], str], routes: Routes) -> None:
+        targets = self.targets
+        self.who, self._name_of, self.routes = who, name_of, routes
+        if routes.is_off:
+            self.route = np.zeros(len(self.status), np.uint64)
+        else:
+            # Routes are the server's: both sides of an exchange look them up under its name.
+            owner = np.where(who.server >= 0, who.server, who.client)
+            self.route = routes.resolve(who.workloads, owner, targets.path, targets.path_lengths, targets.is_cut_path)
+
+    @cached_property
+    def server(self) -> Named:
+        """The server as the request names it."""
+        targets = self.targets
+        host, lengths = as_bytes(self.records["host"]), self.records["host_len"].astype(np.int64)
+        if targets.authority.shape[1]:
+            # The authority in the target replaces Host (RFC 9112 3.2.2).
+            named = targets.authority_lengths > 0
+            host = np.where(named[:, None], targets.authority, host).astype(np.uint8)
+            lengths = np.where(named, targets.authority_lengths, lengths)
+        address, port = self.server_address, self.flows.server_port
+        return self.caches.authorities.name(host, lengths, address, port, targets.https, self._name_of)
+
+    @cached_property
+    def agents(self) -> tuple[Bools, U64]:
+        """Rows whose User-Agent makes no spans, and a key of each."""
+        return self.caches.agents.look_up(self.agent)
+
+    def wanted(self, kind: Kind) -> Bools:
+        """Rows that report this kind."""
+        return self.who.report_server if kind is Kind.SERVER else self.who.report_client
+
+    def is_broken(self, kind: Kind) -> Bools:
+        """Rows whose end is an error of this side."""
+        return self._broken & self._not_by_client if kind is Kind.SERVER else self._broken
+
+    def is_error_row(self, kind: Kind, row: int) -> bool:
+        broken = self._broken[row] and (kind is Kind.CLIENT or self._not_by_client[row])
+        return bool(broken or self.status[row] >= (500 if kind is Kind.SERVER else 400))
+
+    def candidates(self, kind: Kind, slow_ns: int) -> Candidates:
+        wanted, ignored = self.wanted(kind), self.agents[0]
+        left_out = int(np.count_nonzero(wanted & ignored))
+        # 5xx and broken ends: on these both sides agree, but for what only the client calls an error.
+        errors = self.is_broken(kind) | (self.status >= 500).astype(bool)
+        return Candidates(wanted & ~ignored, errors, self.duration >= slow_ns, left_out)
+
+    def outcome(self, kind: Kind, rows: Rows) -> U64:
+        """Everything about how an exchange went that attributes tell: method, status, version, error."""
+        records = self.records
+        packed = self.status[rows] | self.method[rows] << 16 | records["minor"][rows].astype(np.int64) << 24
+        # Only what an attribute shows may be in the key, or one series would be there twice: an error status hides how the message ended.
+        shown = self.is_broken(kind) & (self.status < (500 if kind is Kind.SERVER else 400))
+        packed |= shown[rows] * (self.error[rows] << 32)
+        if kind is Kind.SERVER:
+            packed |= self.targets.https[rows].astype(np.int64) << 40
+        return packed.astype(np.uint64)
+
+    def points(self) -> Iterator[Points]:
+        for kind in (Kind.SERVER, Kind.CLIENT):
+            reported = self.wanted(kind) if self.who.uncounted is None else self.wanted(kind) & ~self.who.uncounted
+            rows = np.flatnonzero(reported)
+            if not rows.size:
+                continue
+            describe = Describe(self, kind, rows)
+            key = mix(self.outcome(kind, rows), self.route[rows], *(() if kind is Kind.SERVER else (self.server.key[rows],)))
+            yield from measured(self, kind, rows, Group(key, describe.metric))
+
+    def spans(self, kind: Kind, rows: Rows) -> SpanColumns:
+        describe = Describe(self, kind, rows)
+        records = self.records
+        method = np.where(self.method[rows] == 0, mix(*line_start(records)[:, rows]), 0).astype(np.uint64)
+        note = records["flags"][rows].astype(np.uint64) | (self.closed_by[rows] << 16 | self.error[rows] << 20).astype(np.uint64)
+        outcome = Group(mix(self.outcome(kind, rows), self.route[rows], method, note), describe.outcome)
+        address = self.client_address if kind is Kind.SERVER else self.server_address
+        peer = mix(*words(np.ascontiguousarray(address[rows])), *self._slot_words(rows))
+        other = self.caches.peers.keys(self.who.workloads, (self.who.client if kind is Kind.SERVER else self.who.server)[rows])
+        groups = [outcome, Group(self.server.key[rows], describe.server), Group(mix(peer, other), describe.peer)]
+        groups.append(Group(self.agents[1][rows], describe.agent))
+        return SpanColumns(kind, groups, self._integers(kind, rows), self._texts(kind, rows))
+
+    def _slot_words(self, rows: Rows) -> U64:
+        if not self.options.headers:
+            return np.zeros((0, len(rows)), np.uint64)
+        return words(np.ascontiguousarray(as_bytes(self.records["slots"])[rows]))
+
+    def _integers(self, kind: Kind, rows: Rows) -> list[Integers]:
+        records = self.records
+        port = records["client_port" if kind is Kind.SERVER else "server_port"]
+        return [
+            Integers(names.PEER_PORT, port[rows]),
+            Integers(names.REQUEST_BODY, records["request_body"][rows]),
+            Integers(names.RESPONSE_BODY, records["response_body"][rows], self.answered[rows]),
+            Integers(names.REQUEST_TRANSFER, self.transfer[rows]),
+            Integers(names.RESPONSE_WAIT, self.wait[rows]),
+            Integers(names.RESPONSE_TRANSFER, self.answer[rows]),
+        ]
+
+    def _texts(self, kind: Kind, rows: Rows) -> list[Text]:
+        targets = self.targets
+        path, lengths = targets.path[rows], targets.path_lengths[rows]
+        form = targets.form[rows]
+        query, query_lengths = self._queries(rows) if self.options.query else (None, np.zeros(len(rows), np.int64))
+        if kind is Kind.SERVER:
+            texts = [Text(names.URL_PATH, path, lengths, present=form != target.Form.AUTHORITY)]
+            if query is not None:
+                none = Prefix(np.zeros(len(rows), np.uint64), lambda row: b"")
+                texts.append(Text(names.URL_QUERY, query, query_lengths, none, query_lengths > 0))
+            return texts
+        if query is not None and query_lengths.any():
+            path, lengths = _joined(path, lengths, query, query_lengths)
+        bare = form == target.Form.ASTERISK
+        path, lengths = np.where(bare[:, None], 0, path).astype(np.uint8), np.where(bare, 0, lengths)
+        scheme = np.where(form == target.Form.AUTHORITY, 2, targets.https[rows]).astype(np.uint64)
+
+        def url(row: int) -> bytes:
+            begin = ("http://", "https://", "//")[int(scheme[row])]
+            return (begin + self.server.text(int(rows[row]))).encode()
+
+        return [Text(names.URL_FULL, path, lengths, Prefix(mix(self.server.text_key[rows], scheme), url))]
+
+    def _queries(self, rows: Rows) -> tuple[U8, I64]:
+        """Query strings with their secrets masked."""
+        targets = self.targets
+        blob = [
+            targets.whole[row, targets.query[row] : targets.whole_lengths[row]].tobytes() if targets.query[row] else b""
+            for row in rows.tolist()
+        ]
+        texts = [text.encode() for text in self.caches.masks.redact([text.decode() for text in blob])]
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        width = max(8, int(lengths.max(initial=0)))
+        return np.array(texts, f"S{width}").view(np.uint8).reshape(len(texts), width), lengths
+
+
+def as_bytes(column: Records) -> U8:
+    """A column of raw or text fields as a matrix of bytes of its own."""
+    column = np.ascontiguousarray(column)
+    return column.view(np.uint8).reshape(len(column), -1)
+
+
+def line_start(records: Records) -> U64:
+    """The first bytes of the start line as words (k x n)."""
+    assert records.dtype.fields is not None
+    begin, size = records.dtype.fields["line"][1], records.dtype.itemsize
+    raw = np.ascontiguousarray(records).view(np.uint8).reshape(len(records), size)
+    return words(np.ascontiguousarray(raw[:, begin : begin + LINE_SHARED]))
+
+
+def shared_words(records: Records) -> U64:
+    """What both ends of an exchange see alike, whatever was done to its addresses: two TCP numbers and the start of the start line."""
+    second = np.where(records["status"] > 0, records["response_seq"], records["request_ack"])
+    numbers = records["request_seq"].astype(np.uint64) << np.uint64(32) | second.astype(np.uint64)
+    return np.concatenate((numbers[None, :], line_start(records)))
+
+
+def _joined(path: U8, lengths: I64, query: U8, query_lengths: I64) -> tuple[U8, I64]:
+    """Path, `?`, query."""
+    out = np.zeros((len(path), path.shape[1] + 1 + query.shape[1]), np.uint8)
+    out[:, : path.shape[1]] = path
+    has = query_lengths > 0
+    at = lengths[:, None] + 1 + np.arange(query.shape[1])
+    inside = has[:, None] & (np.arange(query.shape[1]) < query_lengths[:, None])
+    rows, columns = np.nonzero(inside)
+    out[rows, at[rows, columns]] = query[rows, columns]
+    out[np.flatnonzero(has), lengths[has]] = ord("?")
+    return out, lengths + np.where(has, 1 + query_lengths, 0)

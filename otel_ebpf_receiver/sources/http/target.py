@@ -1,0 +1,165 @@
+"""Request targets (RFC 9112 3.2) of a batch, taken apart without a loop over rows: path, query, the authority of absolute ones.
+
+The rare target with bytes that are no text is made text one by one. It names nothing and decides nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from otel_ebpf_receiver.telemetry.columns import I64, U8, Bools, Records
+
+AUTHORITY = 64
+
+
+class Form(IntEnum):
+    """How a target is written."""
+
+    ORIGIN = 0
+    ABSOLUTE = 1
+    AUTHORITY = 2
+    ASTERISK = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Of n rows: the path (u8, n x 8k, zero behind `path_lengths`), where the query begins in `whole`, and what an absolute target named.
+
+    `whole` is path and query; `query` is the place behind the `?`, 0: none. `is_cut_path`: the kept part ends inside the path.
+    """
+
+    form: U8
+    path: U8
+    path_lengths: I64
+    whole: U8
+    whole_lengths: I64
+    query: I64
+    is_cut_path: Bools
+    authority: U8
+    authority_lengths: I64
+    https: Bools
+
+
+def split(records: Records, *, cut: Bools, connect: Bools) -> Targets:
+    """Targets of records that have `line`, `method_len` and `target_len`. `cut`: not all of it was kept; `connect`: rows in authority-form."""
+    # hot: benchmarks/pipeline.py
+    whole, lengths = _targets(records)
+    n = len(records)
+    form = np.zeros(n, np.uint8)
+    authority, authority_lengths, https = np.zeros((n, 0), np.uint8), np.zeros(n, np.int64), np.zeros(n, bool)
+    odd = np.flatnonzero((whole[:, 0] != ord("/")) | connect)
+    if odd.size:
+        authority = np.zeros((n, AUTHORITY), np.uint8)
+        form[odd] = _forms(whole[odd], lengths[odd], connect[odd])
+        absolute = np.flatnonzero(form == Form.ABSOLUTE)
+        https[absolute] = _begins(whole[absolute], b"https://")
+        authority_lengths[absolute] = _take_authority(whole, lengths, absolute, np.where(https[absolute], 8, 7), authority)
+        named = np.flatnonzero(form == Form.AUTHORITY)
+        width = min(AUTHORITY, whole.shape[1])
+        authority[named, :width], authority_lengths[named] = whole[named, :width], lengths[named]
+        whole[named], lengths[named] = 0, 0
+    whole, lengths = as_text(whole, lengths)
+    path, path_lengths, query = _path(whole, lengths)
+    return Targets(form, path, path_lengths, whole, lengths, query, cut & (query == 0), authority, authority_lengths, https)
+
+
+def _targets(records: Records) -> tuple[U8, I64]:
+    """The targets, aligned to the left."""
+    n, size = len(records), records.dtype.itemsize
+    assert records.dtype.fields is not None
+    kept, begin = records.dtype.fields["line"][0].itemsize, records.dtype.fields["line"][1]
+    lengths = records["target_len"].astype(np.int64)
+    width = max(8, (int(lengths.max(initial=1)) + 7) // 8 * 8)
+    raw = np.ascontiguousarray(records).view(np.uint8).reshape(n, size)[:, begin : begin + kept]
+    methods = records["method_len"]
+    out = np.zeros((n, width), np.uint8)
+    for method in np.flatnonzero(np.bincount(methods)).tolist():
+        line = raw[:, method + 1 : method + 1 + width]
+        if (methods == method).all():
+            out[:, : line.shape[1]] = line
+        else:
+            rows = np.flatnonzero(methods == method)
+            out[rows, : line.shape[1]] = line[rows]
+    np.minimum(lengths, np.maximum(kept - methods.astype(np.int64) - 1, 0), out=lengths)
+    return out, lengths
+
+
+def _begins(rows: U8, text: bytes) -> Bools:
+    """Rows that begin with `text`, in any case."""
+    if rows.shape[1] < len(text):
+        return np.zeros(len(rows), bool)
+    wanted = np.frombuffer(text, np.uint8)
+    letters = (wanted >= ord("a")) & (wanted <= ord("z"))
+    same: Bools = ((rows[:, : len(text)] | np.where(letters, 0x20, 0).astype(np.uint8)) == wanted).all(axis=1)
+    return same
+
+
+def _forms(whole: U8, lengths: I64, connect: Bools) -> U8:
+    absolute = _begins(whole, b"http://") | _begins(whole, b"https://")
+    asterisk = (lengths == 1) & (whole[:, 0] == ord("*"))
+    return np.select([connect, absolute, asterisk], [Form.AUTHORITY, Form.ABSOLUTE, Form.ASTERISK], Form.ORIGIN).astype(np.uint8)
+
+
+def _take_authority(whole: U8, lengths: I64, rows: npt.NDArray[np.intp], start: I64, authority: U8) -> I64:
+    """Moves the authority of absolute targets out; what is left is the path and query, `/` where there is none."""
+    if not rows.size:
+        return np.zeros(0, np.int64)
+    width = whole.shape[1]
+    column = np.arange(width)
+    mine = whole[rows]
+    ends = ((mine == ord("/")) | (mine == ord("?")) | (mine == 0)) & (column >= start[:, None])
+    stop = np.where(ends.any(axis=1), ends.argmax(axis=1), lengths[rows])
+    stop = np.minimum(stop, lengths[rows])
+    named = _shifted(mine, start, stop)
+    sizes = stop - start
+    # Credentials in a URL are secrets and no part of the server's name (RFC 9110 4.2.4).
+    at = np.where((named == ord("@")).any(axis=1), width - (named[:, ::-1] == ord("@")).argmax(axis=1), 0)
+    named, sizes = _shifted(named, at, sizes), sizes - at
+    authority[rows, : min(width, AUTHORITY)] = named[:, :AUTHORITY]
+    rest = _shifted(mine, stop, lengths[rows])
+    left = lengths[rows] - stop
+    missing = rest[:, 0] != ord("/")
+    if missing.any():
+        rest[missing, 1:] = rest[missing, :-1]
+        rest[missing, 0] = ord("/")
+        left = left + missing
+    whole[rows], lengths[rows] = rest, left
+    return sizes
+
+
+def _shifted(rows: U8, start: I64, stop: I64) -> U8:
+    """Columns `start` to before `stop` of each row, at its left, zero behind."""
+    at = start[:, None] + np.arange(rows.shape[1])
+    out = np.take_along_axis(rows, np.minimum(at, rows.shape[1] - 1), axis=1)
+    out[at >= stop[:, None]] = 0
+    return out
+
+
+def _path(whole: U8, lengths: I64) -> tuple[U8, I64, I64]:
+    marks = whole == ord("?")
+    if not marks.any():
+        return whole, lengths, np.zeros(len(lengths), np.int64)
+    place = marks.argmax(axis=1)
+    has = marks[np.arange(len(place)), place]
+    place = np.where(has, place, lengths)
+    path = np.multiply(whole, np.arange(whole.shape[1]) < place[:, None], dtype=np.uint8)
+    return path, place, np.where(has, place + 1, 0)
+
+
+def as_text(matrix: U8, lengths: I64) -> tuple[U8, I64]:
+    """The same with every row valid UTF-8 without NUL: what is not becomes U+FFFD. Widens the matrix where that needs it."""
+    if matrix.max(initial=0) < 0x80 and int(np.count_nonzero(matrix)) == int(lengths.sum()):
+        return matrix, lengths
+    bad = np.flatnonzero((matrix >= 0x80).any(axis=1) | (np.count_nonzero(matrix, axis=1) != lengths))
+    texts = [matrix[row, : lengths[row]].tobytes().decode("utf-8", "replace").replace("\0", "\ufffd").encode() for row in bad.tolist()]
+    width = max(matrix.shape[1], (max(map(len, texts)) + 7) // 8 * 8)
+    out = np.zeros((len(matrix), width), np.uint8)
+    out[:, : matrix.shape[1]] = matrix
+    out[bad] = np.array(texts, f"S{width}").view(np.uint8).reshape(len(bad), width)
+    lengths = lengths.copy()
+    lengths[bad] = list(map(len, texts))
+    return out, lengths

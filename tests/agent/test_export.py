@@ -1,0 +1,140 @@
+"""What arrives at a real receiver when the agent runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+
+from tests.agent.process import agent, curl, http_server
+from tests.capture.namespaces import join, namespace
+from tests.export.receivers import GrpcReceiver, HttpReceiver
+
+SOON = {"OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_METRIC_EXPORT_INTERVAL": "500"}
+
+
+def attributes(pairs: Iterable[KeyValue]) -> dict[str, object]:
+    """Attributes as plain values."""
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value") or "string_value") for pair in pairs}
+
+
+def points(receiver: HttpReceiver | GrpcReceiver, name: str) -> list[int]:
+    """Counts of the points of a histogram, as they came."""
+    metrics = (metric for resource in receiver.metrics for scope in resource.scope_metrics for metric in scope.metrics)
+    return [point.count for metric in metrics if metric.name == name for point in metric.histogram.data_points]
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_spans_and_metrics_arrive(protocol: str) -> None:
+    """Every exchange is a span and a count, its Resource is the host's, and the agent's own telemetry comes beside it."""
+    with namespace() as here, namespace() as there:
+        join(here, there)
+        with here.inside():
+            receiver = HttpReceiver() if protocol == "http/protobuf" else GrpcReceiver()
+        environ = {
+            **SOON,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            "OTEL_RESOURCE_ATTRIBUTES": "team=red",
+        }
+        with receiver, http_server(there.command()), agent(prefix=here.command(), env=environ) as running:
+            running.ready()
+            for _ in range(3):
+                curl(here.command(), "http://10.77.0.2:8080/there")
+            arrived = receiver.wait_for(spans=3, metrics=1)
+            code = running.stop()
+
+    assert arrived
+    assert code == 0
+    resources = [attributes(one.resource.attributes) for one in receiver.traces]
+    found = [span for one in receiver.traces for scope in one.scope_spans for span in scope.spans]
+    assert {one["service.name"] for one in resources} == {"unknown_service"}
+    assert {one["team"] for one in resources} == {"red"}
+    assert [attributes(span.attributes)["url.path"] for span in found] == ["/there"] * 3
+    assert points(receiver, "http.server.request.duration")[-1] == 3
+    own = {attributes(one.resource.attributes)["service.name"] for one in receiver.metrics}
+    assert own == {"unknown_service", "otel-ebpf-receiver"}
+
+
+def test_the_end_flushes() -> None:
+    """Exchanges just before SIGTERM are exported, spans and metrics, though no interval was due."""
+    with namespace() as here, namespace() as there:
+        join(here, there)
+        with here.inside():
+            receiver = HttpReceiver()
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
+        with receiver, http_server(there.command()), agent(prefix=here.command(), env=environ) as running:
+            running.ready()
+            for _ in range(4):
+                curl(here.command(), "http://10.77.0.2:8080/last")
+            code = running.stop()
+
+    assert code == 0
+    assert receiver.spans == 4
+    assert points(receiver, "http.server.request.duration") == [4]
+
+
+def test_own_exports_are_not_captured_and_those_of_others_are() -> None:
+    """The agent's connection to the Collector is left out by connection: somebody else's exchange with the same port is reported."""
+    with namespace() as here:
+        with here.inside():
+            receiver = HttpReceiver()
+        environ = {**SOON, "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
+        with receiver, agent(prefix=here.command(), env=environ) as running:
+            running.ready()
+            curl(here.command(), f"{receiver.endpoint}/stranger")
+            receiver.wait_for(spans=1, requests=4)
+            running.stop()
+
+    paths = [attributes(span.attributes)["url.path"] for one in receiver.traces for scope in one.scope_spans for span in scope.spans]
+    assert paths == ["/stranger"]
+    assert len(receiver.requests) >= 4
+
+
+def test_named_services() -> None:
+    """Names of the configuration are the Resource, and OTEL_SERVICE_NAME does not override them."""
+    services = '[{"name": "shop", "namespace": "front", "ports": [8080]}]'
+    with namespace() as here, namespace() as there:
+        join(here, there)
+        with here.inside():
+            receiver = HttpReceiver()
+        environ = {
+            **SOON,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
+            "OTEL_EBPF_RECEIVER_SERVICES": services,
+            "OTEL_SERVICE_NAME": "edge",
+        }
+        with receiver, http_server(there.command()), agent(prefix=here.command(), env=environ) as running:
+            running.ready()
+            curl(here.command(), "http://10.77.0.2:8080/there")
+            receiver.wait_for(spans=1)
+            running.stop()
+
+    resources = [attributes(one.resource.attributes) for one in receiver.traces]
+    assert [(one["service.name"], one["service.namespace"]) for one in resources] == [("shop", "front")]
+
+
+def test_deltas_add_up_over_an_outage() -> None:
+    """With delta temporality what a dead backend did not take comes with the next interval: the sum is right."""
+    with namespace() as here, namespace() as there:
+        join(here, there)
+        with here.inside():
+            first = HttpReceiver()
+        environ = {**SOON, "OTEL_EXPORTER_OTLP_ENDPOINT": first.endpoint, "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta"}
+        with http_server(there.command()), agent(prefix=here.command(), env=environ) as running:
+            with first:
+                running.ready()
+                curl(here.command(), "http://10.77.0.2:8080/a")
+                first.wait_for(spans=1, metrics=1)
+            for _ in range(5):
+                curl(here.command(), "http://10.77.0.2:8080/b")
+            with here.inside():
+                second = HttpReceiver(port=first.port)
+            with second:
+                second.wait_for(spans=5, metrics=1)
+                curl(here.command(), "http://10.77.0.2:8080/c")
+                running.stop()
+                counted = points(first, "http.server.request.duration") + points(second, "http.server.request.duration")
+
+    assert sum(counted) == 7

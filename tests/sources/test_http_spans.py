@@ -1,0 +1,298 @@
+"""Spans of HTTP exchanges follow the semantic conventions and this project's own rules, each on a record of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from otel_ebpf_receiver.sources.http import HttpOptions
+from otel_ebpf_receiver.telemetry.routes import RouteOptions, RoutePattern
+from otel_ebpf_receiver.telemetry.sampling import SamplingOptions
+from otel_ebpf_receiver.telemetry.workload import Workload
+from tests.sources.line import CLIENT, SERVER, Known, run
+from tests.sources.records import MS, START_NS, address, make
+
+OWN = "otel_ebpf_receiver."
+ERROR, UNSET = 2, 0
+RESET, CLOSED = 1, 2
+BY_CLIENT, BY_SERVER = 1, 2
+
+
+def test_a_plain_exchange_has_exactly_these_attributes() -> None:
+    """Both kinds of span carry what the conventions ask for, with the right types, and nothing else."""
+    ran = run(make({"target": "/a/b?x=1", "request_body": 5, "response_body": 700, "client": "2001:db8::1"}))
+
+    common = {
+        "http.request.method": "GET",
+        "http.response.status_code": 200,
+        "network.protocol.version": "1.1",
+        "server.address": "shop.example",
+        "server.port": 8080,
+        "user_agent.original": "curl/8",
+        "http.request.body.size": 5,
+        "http.response.body.size": 700,
+        OWN + "request.transfer_ns": MS,
+        OWN + "response.wait_ns": 2 * MS,
+        OWN + "response.transfer_ns": 4 * MS,
+    }
+    peer = {"network.peer.address": "2001:db8::1", "client.address": "2001:db8::1", "network.peer.port": 40000}
+    assert ran.attributes(SERVER) == common | peer | {"url.scheme": "http", "url.path": "/a/b"}
+    peer = {"network.peer.address": "10.0.0.2", "network.peer.port": 8080}
+    assert ran.attributes(CLIENT) == common | peer | {"url.full": "http://shop.example:8080/a/b"}
+    span = ran.span(SERVER)
+    assert (span["name"], span["status"], span["start"], span["end"]) == ("GET", UNSET, START_NS, START_NS + 7 * MS)
+    assert span["resource"] == {"service.name": "unknown_service", "telemetry.sdk.name": "otel_ebpf_receiver", "telemetry.sdk.version": "0"}
+
+
+@pytest.mark.parametrize(
+    ("exchange", "server", "client"),
+    [
+        ({"status": 101}, (UNSET, None, None), (UNSET, None, None)),
+        ({"status": 302}, (UNSET, None, None), (UNSET, None, None)),
+        ({"status": 404}, (UNSET, None, None), (ERROR, "404", None)),
+        ({"status": 503}, (ERROR, "503", None), (ERROR, "503", None)),
+        ({"status": 200, "error": RESET, "side": BY_SERVER}, (ERROR, "connection_reset", "server"), (ERROR, "connection_reset", "server")),
+        ({"status": 200, "error": CLOSED, "side": BY_CLIENT}, (UNSET, None, "client"), (ERROR, "connection_closed", "client")),
+        ({"status": 0, "error": CLOSED, "side": BY_SERVER}, (ERROR, "connection_closed", "server"), (ERROR, "connection_closed", "server")),
+        ({"status": 0, "error": RESET, "side": BY_CLIENT}, (UNSET, None, "client"), (ERROR, "connection_reset", "client")),
+        ({"status": 404, "error": RESET, "side": BY_SERVER}, (ERROR, "connection_reset", "server"), (ERROR, "404", "server")),
+        ({"status": 500, "error": RESET, "side": BY_CLIENT}, (ERROR, "500", "client"), (ERROR, "500", "client")),
+    ],
+)
+def test_errors_are_each_sides_own(exchange: dict[str, Any], server: tuple[Any, ...], client: tuple[Any, ...]) -> None:
+    """Status, `error.type` and who ended it, by the rules of each kind of span; metrics have the same `error.type`; no status is invented."""
+    ran = run(make(exchange))
+
+    for kind, expected, metric in ((SERVER, server, "http.server.request.duration"), (CLIENT, client, "http.client.request.duration")):
+        span = ran.span(kind)
+        assert (span["status"], span["attributes"].get("error.type"), span["attributes"].get(OWN + "closed_by")) == expected
+        assert span["attributes"].get("http.response.status_code", 0) == exchange["status"]
+        (point,) = [point for point in ran.points if point["metric"] == metric]
+        assert point["attributes"].get("error.type") == expected[1]
+
+
+def test_an_unanswered_exchange_claims_nothing_about_an_answer() -> None:
+    """Without an answer there is neither its size nor its transfer; the wait lasts to the end."""
+    ran = run(make({"status": 0, "response_start_ns": 0, "error": RESET, "side": BY_SERVER}))
+
+    found = ran.attributes(SERVER)
+    assert "http.response.body.size" not in found
+    assert (found[OWN + "request.transfer_ns"], found[OWN + "response.wait_ns"], found[OWN + "response.transfer_ns"]) == (MS, 6 * MS, 0)
+
+
+@pytest.mark.parametrize(
+    ("start", "request_end", "first", "end"),
+    [(0, 1, 3, 7), (0, 5, 3, 7), (0, 9, 3, 7), (0, 0, 0, 7), (0, 7, 0, 7), (0, 0, 0, 0), (0, 1, 0, 0)],
+)
+def test_the_three_parts_add_up_to_the_duration(start: int, request_end: int, first: int, end: int) -> None:
+    """Also where the answer begins before the request has ended, and where parts were not seen, the parts are not negative and add up."""
+    times = {"request_end_ns": request_end, "response_start_ns": first, "response_end_ns": end}
+    ran = run(make({name: START_NS + value * MS if value else 0 for name, value in times.items()}))
+
+    span, found = ran.span(SERVER), ran.attributes(SERVER)
+    parts = [found[OWN + name] for name in ("request.transfer_ns", "response.wait_ns", "response.transfer_ns")]
+    assert sum(parts) == span["end"] - span["start"]
+    assert min(parts) >= 0
+    if request_end > first > 0:
+        assert parts[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("exchange", "expected"),
+    [
+        ({"host": "shop.example"}, ("shop.example", 80)),
+        ({"host": "shop.example:81"}, ("shop.example", 81)),
+        ({"host": "[2001:db8::7]:81"}, ("2001:db8::7", 81)),
+        ({"host": "[2001:db8::7]"}, ("2001:db8::7", 80)),
+        ({"host": "192.0.2.1:99"}, ("192.0.2.1", 99)),
+        ({"host": "shop.example:"}, ("shop.example", 80)),
+        ({"host": ""}, ("10.0.0.2", 8080)),
+        ({"host": "", "server": "2001:db8::2"}, ("2001:db8::2", 8080)),
+        ({"host": "a b"}, ("10.0.0.2", 8080)),
+        ({"host": "shop:99999"}, ("10.0.0.2", 8080)),
+        ({"host": "shop:http"}, ("10.0.0.2", 8080)),
+        ({"host": "[::1"}, ("10.0.0.2", 8080)),
+        ({"host": "h" * 65}, ("10.0.0.2", 8080)),
+        ({"target": "http://proxied.example/x", "host": "other"}, ("proxied.example", 80)),
+        ({"target": "HTTPS://user:secret@proxied.example", "host": "other"}, ("proxied.example", 443)),
+        ({"target": "http://proxied.example:8?x", "host": "other"}, ("proxied.example", 8)),
+        ({"method": "CONNECT", "target": "db.example:5432"}, ("db.example", 5432)),
+        ({"method": "OPTIONS", "target": "*"}, ("shop.example", 8080)),
+    ],
+)
+def test_the_server_is_the_one_that_the_request_names(exchange: dict[str, Any], expected: tuple[str, int]) -> None:
+    """Host, or the authority of the target; what is missing, cut or no host at all is the connection's own address and port."""
+    ran = run(make({"host": "shop.example:8080"} | exchange))
+
+    for kind in (SERVER, CLIENT):
+        found = ran.attributes(kind)
+        assert (found["server.address"], found["server.port"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("exchange", "path", "full"),
+    [
+        ({"target": "/"}, "/", "http://shop.example/"),
+        ({"target": "/a?b?c"}, "/a", "http://shop.example/a"),
+        ({"target": "/?"}, "/", "http://shop.example/"),
+        ({"target": "http://u:p@h.example:81/p/q?r"}, "/p/q", "http://h.example:81/p/q"),
+        ({"target": "https://h.example"}, "/", "https://h.example/"),
+        ({"target": "http://h.example?q"}, "/", "http://h.example/"),
+        ({"target": "*", "method": "OPTIONS"}, "*", "http://shop.example"),
+        ({"target": "h.example:443", "method": "CONNECT"}, None, "//h.example:443"),
+        ({"target": "/caf\u00e9"}, "/caf\u00e9", "http://shop.example/caf\u00e9"),
+        ({"target": b"/\xff\xfe/x"}, "/\ufffd\ufffd/x", "http://shop.example/\ufffd\ufffd/x"),
+        ({"target": b"/a\x00"}, "/a\ufffd", "http://shop.example/a\ufffd"),
+        ({"target": "/" + "x" * 255}, "/" + "x" * 255, "http://shop.example/" + "x" * 255),
+        ({"target": "/" + "x" * 300}, "/" + "x" * 255, "http://shop.example/" + "x" * 255),
+        ({"host": "", "target": "/a"}, "/a", "http://10.0.0.2:8080/a"),
+        ({"host": "", "server": "2001:db8::2", "server_port": 80, "target": "/a"}, "/a", "http://[2001:db8::2]/a"),
+    ],
+)
+def test_urls_have_no_query_and_no_credentials(exchange: dict[str, Any], path: str | None, full: str) -> None:
+    """Every form of target gives the path and the URL that the conventions ask for, always valid text."""
+    ran = run(make({"host": "shop.example"} | exchange))
+
+    assert ran.attributes(SERVER).get("url.path") == path
+    assert ran.attributes(CLIENT)["url.full"] == full
+    assert "url.query" not in ran.attributes(SERVER)
+
+
+def test_queries_are_exported_where_asked_for_and_masked() -> None:
+    """With queries on, secrets are masked by name (any case, percent-encoded, globs), in both attributes; no empty query appears."""
+    exchanges = [
+        {"target": "/a?id=7&Token=abc&x=token", "request_seq": 1},
+        {"target": "/b", "request_seq": 2},
+        {"target": "/c?to%6Ben=abc;X-Amz-Signature=1&sig=&flag", "request_seq": 3},
+    ]
+
+    ran = run(make(*exchanges), options=HttpOptions(query=True))
+
+    servers = [span["attributes"] for span in ran.spans if span["kind"] == SERVER]
+    clients = [span["attributes"]["url.full"] for span in ran.spans if span["kind"] == CLIENT]
+    first, third = "id=7&Token=REDACTED&x=token", "to%6Ben=REDACTED;X-Amz-Signature=REDACTED&sig=REDACTED&flag"
+    assert sorted(str(found.get("url.query")) for found in servers) == sorted(["None", first, third])
+    host = "http://shop.example:8080"
+    assert sorted(clients) == [f"{host}/a?{first}", f"{host}/b", f"{host}/c?{third}"]
+
+
+@pytest.mark.parametrize(("method", "name"), [("PATCH", "PATCH"), ("QUERY", "QUERY"), ("BREW", "HTTP"), ("get", "HTTP"), ("M" * 20, "HTTP")])
+def test_unknown_methods_are_other(method: str, name: str) -> None:
+    """A method outside the conventions' list is `_OTHER`, its own text is beside it, and it never is in a name or a metric."""
+    ran = run(make({"method": method}))
+
+    span = ran.span(SERVER)
+    known = name == method
+    assert span["name"] == name
+    assert span["attributes"]["http.request.method"] == (method if known else "_OTHER")
+    assert span["attributes"].get("http.request.method_original") == (None if known else method)
+    assert ran.points[0]["attributes"]["http.request.method"] == (method if known else "_OTHER")
+
+
+def test_routes_name_spans_and_metrics_of_both_sides() -> None:
+    """A configured pattern is `http.route` of the server and `url.template` of the client, in the span's name and in the metrics."""
+    ran = run(make({"target": "/users/7?x"}), routes=RouteOptions((RoutePattern("/users/{id}"),)))
+
+    for kind, name in ((SERVER, "http.route"), (CLIENT, "url.template")):
+        assert ran.span(kind)["name"] == "GET /users/{id}"
+        assert ran.attributes(kind)[name] == "/users/{id}"
+    assert {point["attributes"].get("http.route") or point["attributes"].get("url.template") for point in ran.points} == {"/users/{id}"}
+
+
+def test_flags_are_an_array_of_names() -> None:
+    """What is uncertain is said by name; a span without flags has no such attribute."""
+    ran = run(make({"flags": 0b101111}))
+
+    assert ran.attributes()[OWN + "flags"] == ["target_cut", "uncertain_end", "uncertain_size", "resynchronised", "interim"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "slots", "client"),
+    [
+        (("x-forwarded-for",), ("203.0.113.9, 10.1.1.1",), "203.0.113.9"),
+        (("x-forwarded-for",), ("203.0.113.9:5555",), "203.0.113.9"),
+        (("forwarded",), ('for="[2001:db8::9]:47";proto=http, for=10.0.0.9',), "2001:db8::9"),
+        (("forwarded", "x-forwarded-for"), ("proto=http;For=203.0.113.7", "203.0.113.9"), "203.0.113.7"),
+        (("x-request-id", "x-forwarded-for"), ("abc", ""), "10.0.0.1"),
+    ],
+)
+def test_configured_headers_are_attributes_and_tell_the_client(headers: tuple[str, ...], slots: tuple[str, ...], client: str) -> None:
+    """Header slots become `http.request.header.*` arrays; forwarding headers give `client.address`, the wire's peer stays."""
+    ran = run(make({"slots": slots}, slots=len(slots)), options=HttpOptions(headers=headers))
+
+    found = ran.attributes(SERVER)
+    assert found["client.address"] == client
+    assert found["network.peer.address"] == "10.0.0.1"
+    for name, value in zip(headers, slots, strict=True):
+        assert found.get(f"http.request.header.{name}") == ([value] if value else None)
+
+
+def test_ignored_agents_make_no_spans_but_count() -> None:
+    """A health probe's User-Agent gives metrics and no span, and is counted."""
+    ran = run(make({"agent": "kube-probe/1.30"}, {"agent": "curl"}), options=HttpOptions(ignored_agents=("kube-probe/*",)))
+
+    assert [span["attributes"]["user_agent.original"] for span in ran.spans] == ["curl", "curl"]
+    assert ran.line.counts.ignored == 2
+    assert sum(point["point"].count for point in ran.points) == 4
+
+
+def test_workloads_lend_their_resource_and_name_the_peer() -> None:
+    """Each span has its own workload's Resource, and the other's name in the attributes of service graphs; SERVER hangs from CLIENT."""
+    server = Workload({"service.name": "shop", "service.namespace": "prod", "k8s.pod.uid": "1"}, "shop.prod")
+    client = Workload({"service.name": "web", "k8s.pod.uid": "2"})
+    ran = run(make({"host": "10.0.0.2:8080"}), identity=Known(server, client, {address("10.0.0.2"): "shop.prod"}))
+
+    answered, asked = ran.span(SERVER), ran.span(CLIENT)
+    assert (answered["resource"]["k8s.pod.uid"], asked["resource"]["k8s.pod.uid"]) == ("1", "2")
+    assert (answered["attributes"]["service.peer.name"], answered["attributes"]["peer.service"]) == ("web", "web")
+    assert (asked["attributes"]["service.peer.name"], asked["attributes"]["service.peer.namespace"]) == ("shop", "prod")
+    assert answered["trace_id"] == asked["trace_id"]
+    assert (answered["parent"], asked["parent"]) == (asked["span_id"], b"")
+    assert asked["attributes"]["server.address"] == "shop.prod"
+    assert asked["attributes"]["url.full"] == "http://10.0.0.2:8080/"
+    (point,) = [point for point in ran.points if point["metric"] == "http.client.request.duration"]
+    assert (point["attributes"]["server.address"], point["resource"]["k8s.pod.uid"]) == ("shop.prod", "2")
+
+
+def test_a_traceparent_is_the_parent_of_the_chain() -> None:
+    """Its trace id is taken, CLIENT hangs from it, SERVER from CLIENT; its tracestate is passed on; an unsampled one is nobody's parent."""
+    given = {"trace_id": b"T" * 16, "parent_id": b"P" * 8, "tracestate": "vendor=1"}
+    ran = run(make({**given, "trace_flags": 1}))
+
+    answered, asked = ran.span(SERVER), ran.span(CLIENT)
+    assert answered["trace_id"] == asked["trace_id"] == b"T" * 16
+    assert (asked["parent"], answered["parent"]) == (b"P" * 8, asked["span_id"])
+    assert answered["trace_state"] == asked["trace_state"] == "vendor=1"
+    assert answered["flags"] == 0x300
+    dropped = run(make({**given, "trace_flags": 0}), sampling=SamplingOptions("parentbased_always_on"))
+    assert not dropped.spans
+    assert run(make({**given, "trace_flags": 0})).span(CLIENT)["parent"] == b""
+
+
+def test_a_server_span_alone_hangs_from_the_traceparent() -> None:
+    """Where nobody makes the CLIENT span, SERVER hangs from the traceparent's span, and from nothing without one."""
+    alone = Known(report_client=False)
+    given = {"trace_id": b"T" * 16, "parent_id": b"P" * 8, "trace_flags": 1}
+
+    assert run(make(given), identity=alone).span()["parent"] == b"P" * 8
+    assert run(make({}), identity=alone).span()["parent"] == b""
+    assert run(make({}), identity=Known(report_client=False, joined=True)).span()["parent"] == run(make({})).span(CLIENT)["span_id"]
+
+
+def test_ids_do_not_depend_on_addresses_or_tap() -> None:
+    """The same TCP numbers and start line give the same ids through any NAT and at any tap; other numbers give others."""
+    here = run(make({"request_seq": 5, "response_seq": 9})).span()
+    there = run(make({"request_seq": 5, "response_seq": 9, "client": "192.0.2.1", "server": "192.0.2.2", "client_port": 1, "tap": 3})).span()
+    other = run(make({"request_seq": 5, "response_seq": 10})).span()
+
+    assert (here["trace_id"], here["span_id"]) == (there["trace_id"], there["span_id"])
+    assert here["trace_id"] != other["trace_id"]
+
+
+def test_silent_and_uncounted_rows_are_left_out_and_counted() -> None:
+    """Identity can keep a row out of spans, or out of metrics, each by itself."""
+    silent, uncounted = run(make({}), identity=Known(silent=True)), run(make({}), identity=Known(uncounted=True))
+
+    assert (len(silent.spans), len(silent.points), silent.line.counts.silenced) == (0, 2, 2)
+    assert (len(uncounted.spans), len(uncounted.points)) == (2, 0)

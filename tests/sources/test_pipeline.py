@@ -1,0 +1,111 @@
+"""The whole line keeps its books: every record, span and observation is accounted for, and one exchange is counted once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from otel_ebpf_receiver.pipeline import Line, TelemetryOptions
+from otel_ebpf_receiver.sources.http import HttpOptions, source
+from otel_ebpf_receiver.telemetry.sameness import Ranks
+from otel_ebpf_receiver.telemetry.sampling import SamplingOptions
+from otel_ebpf_receiver.telemetry.workload import NoIdentity
+from tests.sources.line import NOW, Feed, Known, Sink, run
+from tests.sources.records import MS, START_NS, UnixClock, make
+
+
+def line(feed: Feed, **options: object) -> tuple[Line, Sink]:
+    telemetry = TelemetryOptions(bytes(16), {"service.name": "unknown_service"}, **options)  # type: ignore[arg-type]
+    made, sink = Line(telemetry, [(source(HttpOptions()), feed)], NoIdentity(), UnixClock(), start_unix_ns=START_NS), Sink()
+    made.sinks = [sink]
+    return made, sink
+
+
+def test_an_exchange_on_stacked_devices_is_counted_once() -> None:
+    """Copies at a bridge, two of its ports and an uplink behind NAT are one span and one observation; the rest is counted as copies."""
+    same = {"request_seq": 1, "response_seq": 2}
+    records = make({**same, "tap": 1}, {**same, "tap": 2}, {**same, "tap": 3}, {**same, "tap": 4, "client": "192.0.2.1", "client_port": 1})
+    made, sink = line(Feed(records))
+    made.ranks = Ranks({1: 5, 2: 5, 3: 7, 4: 9})
+
+    made.run(now_ns=NOW)
+    made.flush()
+
+    assert [payload.items for payload in sink.payloads] == [1]
+    assert (made.counts.received, made.counts.copies, made.counts.admitted, made.counts.observations) == (4, 3, 1, 1)
+
+
+def test_without_identity_only_the_servers_side_is_reported() -> None:
+    """One SERVER span, one server metric, under the host's Resource."""
+    made, sink = line(Feed(make({})))
+    made.run(now_ns=NOW)
+    made.flush()
+
+    assert [payload.items for payload in sink.payloads] == [1]
+    assert [point.instrument.name for point in made.red.points()] == ["http.server.request.duration"]
+
+
+@pytest.mark.parametrize("name", ["always_on", "always_off", "traceidratio", "consistent_probability"])
+def test_the_books_balance(name: str) -> None:
+    """Every span that might have been is sent, sampled out, silenced or ignored; metrics count all exchanges whatever the sampler says."""
+    rows = [{"request_seq": number, "agent": "probe" if number % 5 == 0 else "x", "status": 200 + number % 400} for number in range(1000)]
+
+    ran = run(make(*rows), options=HttpOptions(ignored_agents=("probe",)), sampling=SamplingOptions(name, 0.5, spans_per_second=100))  # type: ignore[arg-type]
+
+    counts = ran.line.counts
+    assert counts.spans == len(ran.spans)
+    if name != "always_off":
+        assert counts.spans + counts.sampled_out + counts.silenced + counts.ignored == 2000
+        assert 0 < counts.spans <= 200
+    assert sum(point["point"].count for point in ran.points) == 2000
+
+
+def test_exemplars_are_spans_that_are_sent() -> None:
+    """Each exemplar's ids are those of a span of the same kind in the same run."""
+    rows = [{"request_seq": number, "response_end_ns": START_NS + (8 + number) * MS} for number in range(300)]
+
+    ran = run(make(*rows), sampling=SamplingOptions("traceidratio", 0.3, spans_per_second=0), identity=Known())
+
+    sent = {(span["trace_id"], span["span_id"]) for span in ran.spans}
+    exemplars = [(exemplar.trace_id, exemplar.span_id) for point in ran.points for exemplar in point["point"].exemplars]
+    assert exemplars
+    assert set(exemplars) <= sent
+
+
+def test_young_records_wait_and_leave_at_the_end() -> None:
+    """With several taps a record waits for better copies, shows as waiting, and leaves with the last round."""
+    made, sink = line(Feed(make({})))
+    made.ranks = Ranks({7: 1, 8: 2})
+
+    made.run(now_ns=START_NS + 8 * MS)
+    assert made.waiting == 1
+    made.run(now_ns=START_NS + 9 * MS, is_last=True)
+    made.flush()
+
+    assert made.waiting == 0
+    assert sum(payload.items for payload in sink.payloads) == 1
+
+
+def test_signals_can_be_off() -> None:
+    """Without spans nothing is encoded, without metrics nothing is added up."""
+    no_spans, sink = line(Feed(make({})), makes_spans=False)
+    no_spans.run(now_ns=NOW)
+    no_spans.flush()
+    no_metrics, _ = line(Feed(make({})), makes_metrics=False)
+    no_metrics.run(now_ns=NOW)
+
+    assert not sink.payloads
+    assert no_spans.counts.observations == 1
+    assert (no_metrics.counts.spans, len(no_metrics.red)) == (1, 0)
+
+
+def test_a_batch_larger_than_a_slice_is_whole() -> None:
+    """Ten thousand records in one batch give ten thousand spans, and equal ones as cut into many batches."""
+    records = np.repeat(make({}), 10_000)
+    records["request_seq"] = np.arange(10_000)
+
+    whole = run(records, identity=Known(report_client=False))
+    parts = run(*np.array_split(records, 37), identity=Known(report_client=False))
+
+    assert len(whole.spans) == 10_000
+    assert sorted(span["span_id"] for span in whole.spans) == sorted(span["span_id"] for span in parts.spans)

@@ -1,0 +1,128 @@
+"""Paths become routes: by the user's patterns, or by templates where asked for; bounded, and never a raw path with a variable in it."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from otel_ebpf_receiver.telemetry import template
+from otel_ebpf_receiver.telemetry.columns import I64, U8
+from otel_ebpf_receiver.telemetry.routes import OVERFLOW, RouteOptions, RoutePattern, Routes
+from otel_ebpf_receiver.telemetry.workload import Workload
+
+WORKLOADS = (Workload({"service.name": "shop"}), Workload({"service.name": "billing"}))
+
+
+def matrix(paths: list[str]) -> tuple[U8, I64]:
+    raw = [path.encode() for path in paths]
+    width = max(8, (max(map(len, raw)) + 7) // 8 * 8)
+    return np.array(raw, f"S{width}").view(np.uint8).reshape(len(raw), width), np.array(list(map(len, raw)))
+
+
+def resolve(routes: Routes, paths: list[str], which: int = 0, *, cut: bool = False) -> list[str]:
+    rows, lengths = matrix(paths)
+    keys = routes.resolve(WORKLOADS, np.full(len(paths), which, np.int32), rows, lengths, np.full(len(paths), cut))
+    return [routes.text(int(key)) for key in keys]
+
+
+PATTERNS = RouteOptions(
+    (
+        RoutePattern("/users/{id}"),
+        RoutePattern("/users/{id}/orders/{order}"),
+        RoutePattern("/static/**"),
+        RoutePattern("/*/health"),
+        RoutePattern("/files/{name}.json"),
+        RoutePattern("/bills/{id}", "bill*"),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/users/7", "/users/{id}"),
+        ("/users/7/orders/abc", "/users/{id}/orders/{order}"),
+        ("/users/", ""),
+        ("/users/7/", ""),
+        ("/static", "/static/**"),
+        ("/static/a/b.css", "/static/**"),
+        ("/statics", ""),
+        ("/v1/health", "/*/health"),
+        ("/a/b/health", ""),
+        ("/files/a.json", "/files/{name}.json"),
+        ("/files/a.xml", ""),
+        ("/bills/1", ""),
+    ],
+)
+def test_the_first_pattern_that_matches_wins(path: str, route: str) -> None:
+    """`{name}` and `*` stay inside a segment, `**` takes any end; what matches nothing has no route."""
+    assert resolve(Routes(PATTERNS), [path]) == [route]
+
+
+def test_patterns_can_belong_to_services() -> None:
+    """A pattern with a service glob counts for its services only, and the cache keeps services apart."""
+    routes = Routes(PATTERNS)
+
+    assert resolve(routes, ["/bills/1"], 1) == ["/bills/{id}"]
+    assert resolve(routes, ["/bills/1"], 0) == [""]
+    assert resolve(routes, ["/bills/1"], -1) == [""]
+
+
+def test_a_cut_path_matches_only_what_takes_any_end() -> None:
+    """Of a path whose end is unknown nothing about its end is claimed."""
+    routes = Routes(PATTERNS)
+
+    assert resolve(routes, ["/users/7", "/static/a"], cut=True) == ["", "/static/**"]
+    assert resolve(Routes(RouteOptions(templating=True)), ["/a/1/halfasegme"], cut=True) == ["/a/{number}/**"]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/", "/"),
+        ("/api/v1/users", "/api/v1/users"),
+        ("/users/12/orders/34", "/users/{number}/orders/{number}"),
+        ("/d/2024-01-02/x", "/d/{number}/x"),
+        ("/o/123e4567-e89b-12d3-a456-426614174000", "/o/{uuid}"),
+        ("/c/9f86d081884c7d659a2feaa0c55ad015", "/c/{hash}"),
+        ("/t/eyJhbGciOiJIUzI1NiJ9.x", "/t/{token}"),
+        ("/t/the-quick-brown-fox-jumps-over-the-dog", "/t/{token}"),
+        ("/cafebabe", "/cafebabe"),
+        ("//7//", "//{number}//"),
+    ],
+)
+def test_templates_replace_what_looks_variable(path: str, expected: str) -> None:
+    """Numbers, UUIDs, hashes and long tokens become placeholders; words stay."""
+    assert resolve(Routes(RouteOptions(templating=True)), [path]) == [expected]
+
+
+def test_the_vectorised_shape_agrees_with_the_template_of_one_path() -> None:
+    """Random paths have equal shapes exactly where they have equal templates."""
+    random = np.random.default_rng(5)
+    parts = ["", "a", "users", "7", "0123456789", "abcdef0123456789", "deadbeef", "A" * 33, "x1" * 8, "1.2", "%41b", "é", "123e4567-e89b-12d3-a456-426614174000"]
+    paths = ["/" + "/".join(random.choice(parts, random.integers(1, 6))) for _ in range(4000)]
+
+    shapes = [row.tobytes() for row in template.shapes(*matrix(paths))]
+    texts = [template.text(path.encode()) for path in paths]
+
+    assert len(set(zip(shapes, texts, strict=True))) == len(set(shapes)) == len(set(texts))
+    assert not any(re.search(r"/\d+(/|$)", text) for text in texts)
+
+
+def test_templates_are_capped_per_service() -> None:
+    """Beyond the limit every new template is the overflow value; those already there stay, and another service has its own."""
+    routes = Routes(RouteOptions(templating=True, limit=3))
+
+    found = resolve(routes, [f"/word{chr(97 + number)}" for number in range(10)])
+
+    assert sum(route != OVERFLOW for route in found) == 3
+    assert routes.overflowed == 7
+    assert resolve(routes, ["/other/1"], 1) == ["/other/{number}"]
+    assert resolve(routes, [route for route in found if route != OVERFLOW]) == [route for route in found if route != OVERFLOW]
+
+
+def test_without_patterns_and_templating_there_is_no_route() -> None:
+    """By default no path has a route."""
+    assert Routes(RouteOptions()).is_off
