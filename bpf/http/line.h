@@ -67,8 +67,8 @@ static __always_inline void request_line(struct http_scratch *s, struct http_dir
   V(r->method_len) = k;
   if (!code) {
     if (!is_method(p, k)) { fail(h, HTTP_COUNT_resync_syntax); return; }
-    k = V(s->k);
   }
+  k = V(s->k); line = V(s->start); eol = V(s->eol); cut = V(s->cut);
   V(s->n) = HTTP_CARRY;                                         // of a line that is cut, the end is looked at when it comes
   V(r->target_wire_len) = 65535;
   if (!cut) {

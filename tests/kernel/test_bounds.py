@@ -21,7 +21,12 @@ def asked(kernel: Kernel, count: int) -> list[Flow]:
     """Connections with one request each and no answer yet."""
     flows = []
     for n in range(count):
-        flow = play.play([Step(CLIENT, b"GET /%d HTTP/1.1\r\n\r\n" % n)], play.random_ends(random.Random(n), kernel.next()), random.Random(n), start_ns=kernel.clock_ns)
+        flow = play.play(
+            [Step(CLIENT, b"GET /%d HTTP/1.1\r\n\r\n" % n)],
+            play.random_ends(random.Random(n), kernel.next()),
+            random.Random(n),
+            start_ns=kernel.clock_ns,
+        )
         kernel.clock_ns = flow.now_ns + 1000
         kernel.feed(flow.frames)
         flows.append(flow)

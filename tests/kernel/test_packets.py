@@ -108,7 +108,9 @@ def test_a_packet_longer_than_its_frame(kernel: Kernel) -> None:
 def test_every_short_frame(kernel: Kernel) -> None:
     """A frame cut at any byte behind its IP header is counted once and harms nothing. Shorter ones a test run does not take."""
     extended = v6(segment(), extensions=(packets.extension(packets.HOP_BY_HOP),))
-    tagged = packets.ethernet(packets.ipv4(*V4, segment()), ETHERTYPE_IPV4, tags=((packets.ETHERTYPE_8021AD, 5), (packets.ETHERTYPE_8021Q, 6)))
+    tagged = packets.ethernet(
+        packets.ipv4(*V4, segment()), ETHERTYPE_IPV4, tags=((packets.ETHERTYPE_8021AD, 5), (packets.ETHERTYPE_8021Q, 6))
+    )
 
     for whole, shortest in ((v4(segment()), 34), (extended, 54), (tagged, 15)):
         for size in range(shortest, len(whole) - len(GET) + 1):

@@ -44,7 +44,13 @@ def reported(kernel: Kernel, *flows: Flow) -> list[int]:
 def test_only_some_addresses(own: Kernel) -> None:
     """With a list of addresses, connections without one of them are left alone, and cost one look."""
     own.programs.watch(only=True, include=["10.8.0.0/24", "fd00:8::/64"], exclude=[])
-    flows = [connection(), connection("10.9.0.1", "10.8.0.77"), connection("10.7.0.1"), connection("fd00:8::1", "fd00:9::1"), connection("fd00:7::1", "fd00:9::1")]
+    flows = [
+        connection(),
+        connection("10.9.0.1", "10.8.0.77"),
+        connection("10.7.0.1"),
+        connection("fd00:8::1", "fd00:9::1"),
+        connection("fd00:7::1", "fd00:9::1"),
+    ]
 
     counts = reported(own, *flows)
 

@@ -90,7 +90,7 @@ def test_broken_file_is_told_after_what_was_good(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_read_is_told(tmp_path: Path, content: bytes | None, reason: str) -> None:
-    """A missing file, no capture at all and an unknown link type end with exit 1 and the reason."""
+    """A missing file and an unknown link type end with exit 1 and the reason."""
     path = tmp_path / "a.pcap"
     if content is not None:
         path.write_bytes(content)
