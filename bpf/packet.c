@@ -223,7 +223,7 @@ int packet(struct __sk_buff *skb) {
   }
   if (syn) p->seq = ++seq;
   if (d->stage == NEW) {
-    d->next = seq; d->ack = p->ack; d->stage = KNOWN;
+    d->next = seq; d->ack = ~p->ack; d->stage = KNOWN;
     d->marks = AFTER_GAP;
     if (!syn && (f->joined || seq != other->ack)) own_joined(d);   // with only one half of the handshake seen, the other's acknowledgement tells
   }
@@ -249,8 +249,7 @@ int packet(struct __sk_buff *skb) {
       return outcome(c, COUNT_held);
     }
     d->next = seq;
-    d->ack = p->ack;                                             // what was not seen may have acknowledged as much
-    d->marks |= AFTER_GAP;
+    if (!d->left) d->marks |= AFTER_GAP;
     old = 0;
   }
   if (old > (s32)size || (old == (s32)size && !fin) || (d->marks & ENDED)) { leave(d); return outcome(c, COUNT_retransmitted); }

@@ -76,8 +76,8 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
                                         struct flow_key *k, struct segment *p) {
   u32 zero = 0, size = p->size, fin = p->flags & TCP_FIN, tentative = 0;
   struct http_direction *h = http_of(d), *o = http_of(other);
-  u32 alone = d->ack != p->ack && other->next == p->ack && !o->interim;
-  u32 same = d->ack == p->ack && !(d->marks & AFTER_GAP);       // as the bytes before, which belong to another message if one begins here
+  u32 same = d->ack == p->ack;                                  // as the bytes before, which belong to another message if one begins here
+  u32 alone = !same && !(d->marks & AFTER_GAP) && other->next == p->ack && !o->interim;
   d->marks &= ~AFTER_GAP;
   d->ack = p->ack;
   d->next += size + !!fin;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.kernel import harness, judge, loaded, randoms
+from tests.kernel import harness, judge, loaded, randoms, suites
 from tests.wire import cases, staging
 
 
@@ -15,7 +15,7 @@ def main() -> int:
     parser.add_argument("--case", help="run the cases whose names hold this text", default=None)
     parser.add_argument("--mode", choices=cases.MODES, help="one mode instead of all")
     parser.add_argument("--at", type=int, help="with --mode cut: the place of the cut")
-    parser.add_argument("--random", choices=sorted(randoms.SUITES), help="a suite of random conversations")
+    parser.add_argument("--random", choices=sorted(suites.SUITES), help="a suite of random conversations")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=200, help="conversations")
     parser.add_argument("--only", type=int, help="one conversation of the seed")
@@ -54,7 +54,7 @@ def cases_by_hand(kernel: harness.Kernel, options: argparse.Namespace) -> int:
 
 def randoms_by_hand(kernel: harness.Kernel, options: argparse.Namespace) -> int:
     """One suite; the number of conversations that went wrong."""
-    suite, shown = randoms.SUITES[options.random], 0
+    suite, shown = suites.SUITES[options.random], 0
     tally = randoms.Tally()
     for number in range(options.count) if options.only is None else [options.only]:
         verdict = randoms.run(kernel, suite, options.seed, number, tally)

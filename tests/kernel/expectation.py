@@ -85,11 +85,12 @@ def expected(flow: Flow, exchanges: Sequence[Exchange], i: int, *, target_room: 
     state, state_len = _text(e.tracestate, record.TEXT)
     flags = (Flag.TARGET_CUT if len(e.target) > room else 0) | (Flag.INTERIM if e.interim else 0)
     flags |= Flag.PIPELINED if _order(flow, exchanges, i) else 0
+    wire_len = len(e.target) if len(e.target) <= room else OneOf((len(e.target), 65535))
     known = record.METHODS.index(e.method.decode("latin-1")) if e.method.decode("latin-1") in record.METHODS[1:] else 0
     (client, client_port), (server, server_port) = flow.ends.client, flow.ends.server
     out: dict[str, Any] = {
         "method": known, "method_len": min(len(e.method), 255), "method_text": e.method, "minor": e.minor,
-        "target": e.target[:room], "target_len": min(len(e.target), room), "target_wire_len": len(e.target) if len(e.target) <= room else OneOf((len(e.target), 65535)),
+        "target": e.target[:room], "target_len": min(len(e.target), room), "target_wire_len": wire_len,
         "host": host, "host_len": host_len, "agent": agent, "agent_len": agent_len, "tracestate": state, "tracestate_len": state_len,
         "traced": int(e.trace is not None), "flags": int(flags), "status": e.status, "number": i,
         "error": {"": 0, "reset": 1, "closed": 2}[e.error], "side": {"": 0, "client": 1, "server": 2}[e.side],
@@ -170,7 +171,7 @@ def falsehoods(flow: Flow, exchanges: Sequence[Exchange], got: Mapping[str, Any]
 
 
 def _passed(flow: Flow, side: int, begin: int, offset: int) -> Within:
-    """When a byte passed, or when the stream was whole up to it, or a hole in its message was filled later. Never, if it did not pass: no time is right then."""
+    """When a byte passed, or the stream was whole up to it, or a hole in its message was filled. Never, if it did not pass."""
     first = flow.first_seen(side, offset)
     if first is None:
         return Within(1, 0)

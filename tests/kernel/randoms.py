@@ -1,37 +1,17 @@
-"""Random conversations against the kernel: suites by how they are cut and disordered, and what must hold in each."""
+"""Random conversations against the kernel: one is made, played, judged and counted."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 from tests.kernel import harness
 from tests.kernel.harness import Kernel
+from tests.kernel.suites import Suite
 from tests.wire import play
-from tests.wire.conversations import Profile, conversation
+from tests.wire.conversations import conversation
 from tests.wire.exchange import Exchange
-from tests.wire.flow import Disorder, Flow
-from tests.wire.messages import Shape
-
-NOISE = Disorder(again=0.15, overlap=0.15, probe=0.15, acknowledged=0.3)
-LATE_NOISE = Disorder(again=0.1, overlap=0.1, probe=0.1, swapped=0.05, late=0.05, acknowledged=0.3)
-EVERYTHING = Disorder(again=0.1, overlap=0.1, probe=0.1, swapped=0.03, late=0.03, unseen=0.03, acknowledged=0.3)
-
-
-@dataclass(frozen=True, slots=True)
-class Suite:
-    """How conversations are made, cut and disordered. `exact`: every exchange in every field; else: nothing false."""
-
-    profile: Profile
-    cuts: Callable[[random.Random], play.Cuts]
-    disorder: Disorder | None = None
-    exact: bool = True
-    snap: int = 0
-    """bytes of a frame that a capture keeps; 0: all"""
-    joined: float = 0.0
-    """how often the tap misses the handshake"""
+from tests.wire.flow import Flow
 
 
 @dataclass(slots=True)
@@ -66,39 +46,6 @@ class Verdict:
 
     complaints: list[str]
     flow: Flow
-
-
-REAL = Profile(Shape(body_max=12000, chunked=0.4, long_head=0.0), pipelined=0.1, deep=0.0, special_ends=0.3)
-"""Sizes as on a wire, for suites that count how much is reported."""
-
-FAR = Profile(Shape(body_max=60000, chunked=0.5), pipelined=0.1, deep=0.0, special_ends=0.3)
-PIPELINED = Profile(Shape(body_max=12000), pipelined=0.8, deep=0.05, special_ends=0.3)
-LOCKSTEP = Profile(Shape(target_max=20), pipelined=0.2, deep=0.0, lockstep=0.5, special_ends=0.2)
-
-
-def _cut_at_wire(rng: random.Random) -> play.Cuts:
-    return play.wire_cuts(rng.choice((536, 1448, 1448, 1448)))
-
-
-SUITES: Mapping[str, Suite] = MappingProxyType({
-    "whole": Suite(Profile(), lambda rng: play.whole),
-    "cut": Suite(Profile(lockstep=0.1), play.random_cuts),
-    "bytes": Suite(Profile(Shape(body_max=40, head_max=60, target_max=60), exchanges=3, deep=0.0), lambda rng: play.wire_cuts(1)),
-    "long": Suite(Profile(Shape(long_head=0.2, body_max=20000), exchanges=4), play.random_cuts),
-    "noise": Suite(Profile(lockstep=0.1), play.random_cuts, NOISE),
-    "late": Suite(REAL, _cut_at_wire, Disorder(swapped=0.01, late=0.01, acknowledged=0.5), exact=False),
-    "late-mixed": Suite(Profile(lockstep=0.1), play.random_cuts, Disorder(swapped=0.01, late=0.01, acknowledged=0.3), exact=False),
-    "late-pipelined": Suite(PIPELINED, _cut_at_wire, Disorder(swapped=0.01, late=0.01, acknowledged=0.3), exact=False),
-    "late-far": Suite(FAR, _cut_at_wire, Disorder(swapped=0.01, late=0.01, late_by=40, acknowledged=0.3), exact=False),
-    "late-noise": Suite(Profile(), play.random_cuts, LATE_NOISE, exact=False, joined=0.05),
-    "unseen": Suite(Profile(), play.random_cuts, Disorder(0.1, 0.1, 0.1, unseen=0.01, acknowledged=0.3), exact=False, joined=0.01),
-    "unseen-tenth": Suite(Profile(), play.random_cuts, Disorder(0.1, 0.1, 0.1, unseen=0.1, acknowledged=0.3), exact=False, joined=0.1),
-    "unseen-wire": Suite(REAL, _cut_at_wire, Disorder(unseen=0.05, acknowledged=0.5), exact=False, joined=0.1),
-    "unseen-lockstep": Suite(LOCKSTEP, lambda rng: play.whole, Disorder(unseen=0.05, acknowledged=0.3), exact=False, joined=0.3),
-    "snapped": Suite(REAL, _cut_at_wire, Disorder(acknowledged=0.3), exact=False, snap=220),
-    "snapped-noise": Suite(Profile(), play.random_cuts, NOISE, exact=False, snap=250),
-    "everything": Suite(Profile(), play.random_cuts, EVERYTHING, exact=False, joined=0.1),
-})  # fmt: skip
 
 
 def make(suite: Suite, seed: int, number: int, serial: int, start_ns: int) -> tuple[Flow, list[Exchange]]:

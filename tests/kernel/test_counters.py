@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tests.kernel import randoms
 from tests.kernel.harness import Kernel
-from tests.kernel.randoms import SUITES, Tally
+from tests.kernel.randoms import Tally
+from tests.kernel.suites import SUITES
 from tests.wire import packets
 from tests.wire.packets import ETHERTYPE_ARP
 

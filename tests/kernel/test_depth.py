@@ -9,9 +9,9 @@ import pytest
 from tests.kernel import harness
 from tests.kernel.harness import Kernel
 from tests.wire import play, reference
-from tests.wire.conversations import Step
 from tests.wire.exchange import CLIENT, SERVER
 from tests.wire.flow import Flow
+from tests.wire.writer import Step
 
 GET = b"GET /36-bytes-in-all/%06d HTTP/1.1\n\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0002\r\n\r\nok"

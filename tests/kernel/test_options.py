@@ -11,10 +11,11 @@ from otel_ebpf_receiver.kernel.loader import BuildOptions
 from otel_ebpf_receiver.sources.http.kernel import kernel_source
 from tests.kernel import harness, judge, loaded, randoms
 from tests.kernel.harness import Kernel
-from tests.kernel.randoms import SUITES, Tally
+from tests.kernel.randoms import Tally
+from tests.kernel.suites import SUITES
 from tests.wire import play, reference
-from tests.wire.conversations import Step
 from tests.wire.exchange import CLIENT, SERVER
+from tests.wire.writer import Step
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HEADERS = ("x-forwarded-for", "forwarded", "X-Request-ID", "b3")

@@ -84,7 +84,7 @@ def test_a_list_that_changes(own: Kernel) -> None:
 
 
 def test_ignored_connections(own: Kernel) -> None:
-    """A connection that is registered is never reported, in whichever order its ends are seen; its neighbour is, and so it is once it is forgotten."""
+    """A connection that is registered is never reported, whichever end is named first; its neighbour is, and so is it once forgotten."""
     own.programs.ignore(("10.8.0.1", 3000), ("10.9.0.1", 80))
     own.programs.ignore(("10.9.0.1", 80), ("10.8.0.1", 3001))
     counts = reported(own, connection(port=3000), connection(port=3001), connection(port=3002))

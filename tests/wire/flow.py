@@ -158,7 +158,8 @@ class Flow:
         if rng.random() < disorder.again:
             self.emit(side, begin, bytes(stream[begin:stop]), flags, note="again")
         if rng.random() < disorder.probe:
-            self.probe(side, begin - 1 + stop - begin, rng.choice((b"", b"\0")))
+            garbage = rng.choice((b"", b"\0"))
+            self.probe(side, stop - 1, b"" if unseen else garbage)  # at a byte that was not seen, nobody could tell it from data
         if rng.random() < disorder.acknowledged:
             self.acknowledge(1 - side)
 
@@ -200,7 +201,7 @@ class Flow:
         return None
 
     def delivered(self, side: int, offset: int) -> int:
-        """When the tap last saw a byte for the first time that lies at this offset or before it: the stream was whole up to here, but for what it never saw."""
+        """When the last new byte up to this offset passed: the stream was whole up to here, but for what was never seen."""
         seen: list[tuple[int, int]] = []
         latest = 0
         for sent in self.frames:

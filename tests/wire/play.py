@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from tests.wire import packets
-from tests.wire.conversations import Step
 from tests.wire.exchange import CLIENT
 from tests.wire.flow import Disorder, Ends, Flow
+from tests.wire.writer import Step
 
 Cuts = Callable[[int, bytes], Iterable[int]]
 """(side, data) -> places in the data where a segment ends"""

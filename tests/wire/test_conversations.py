@@ -7,8 +7,9 @@ import random
 import pytest
 
 from tests.wire import reference
-from tests.wire.conversations import Profile, Writer, conversation
+from tests.wire.conversations import conversation
 from tests.wire.messages import Shape
+from tests.wire.writer import Profile, Writer
 
 
 def streams(w: Writer) -> tuple[bytes, bytes, list[tuple[int, str]]]:
