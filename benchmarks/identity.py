@@ -43,7 +43,8 @@ def main() -> None:
         _measure(options.peers, options.server)
         return
     print(
-        f"machine: {platform.machine()}, {os.cpu_count()} cores; kernel {platform.release()}; Python {platform.python_version()}, numpy {np.__version__}"
+        f"machine: {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; kernel {platform.release()}; "
+        f"Python {platform.python_version()}, numpy {np.__version__}"
     )
     print(f"command: {' '.join(sys.argv)}; fake API server with {options.pods} pods, {options.services} services, 50 nodes")
     for peers in [options.peers] if options.peers else ("pods", "services"):
@@ -115,7 +116,8 @@ def _events(cluster: Cluster) -> None:
         cost_ms = (time.process_time() - cpu_s) / (rounds * count) * 1000
         built = cluster.status().snapshots_total - built
         print(
-            f"  event of a pod, {text:<12}{cost_ms:7.3f} ms   (CPU of the process; {rounds * count} events, {built} snapshots; must be 0.15 ms)"
+            f"  event of a pod, {text:<12}{cost_ms:7.3f} ms   "
+            f"(CPU of the process; {rounds * count} events, {built} snapshots; must be 0.15 ms)"
         )
 
 
@@ -137,7 +139,8 @@ def _lookup(directory: Directory) -> None:
         find_ns, whole_ns = _ns(partial(_both, snapshot, flows), rows), _ns(partial(directory.identify, flows), rows)
         bare_ns = _ns(partial(np.searchsorted, keys, wanted), rows)
         print(
-            f"  lookup of both sides      {find_ns:7.0f} ns per exchange in batches of {rows} (must be 100 ns), all of `identify` {whole_ns:.0f} ns;"
+            f"  lookup of both sides      {find_ns:7.0f} ns per exchange in batches of {rows} (must be 100 ns), "
+            f"all of `identify` {whole_ns:.0f} ns;"
         )
         print(f"                                       {find_ns / bare_ns:.2f} of a bare binary search for as many keys ({bare_ns:.0f} ns)")
 

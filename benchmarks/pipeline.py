@@ -14,7 +14,7 @@ import os
 import platform
 import statistics
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -57,13 +57,13 @@ class Handler(BaseHTTPRequestHandler):
 
 def receive(port: Connection) -> None:
     """The receiver's process."""
-    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     port.send(server.server_port)
     server.serve_forever()
 
 
 class Feed:
-    """Gives prepared batches, one a call."""
+    """Gives prepared batches, one a call, as copies: so does a ring."""
 
     def __init__(self, prepared: list[Records]) -> None:
         self._prepared = prepared
@@ -71,7 +71,7 @@ class Feed:
 
     def drain(self) -> Records:
         self._next += 1
-        return self._prepared[self._next - 1]
+        return self._prepared[self._next - 1].copy()
 
 
 class ToTraces:

@@ -9,7 +9,7 @@
 #define HTTP_WINDOW 2048         // bytes of the frame looked at together, a power of two
 #endif
 #ifndef HTTP_STEPS
-#define HTTP_STEPS 120           // steps of one run: 33 runs a frame hold 64 KiB of the smallest messages and chunks
+#define HTTP_STEPS 112           // steps of one run: 33 runs a frame hold 64 KiB of the smallest messages and chunks
 #endif
 #define HTTP_WORDS 8             // words of 8 bytes looked at in one step
 #define HTTP_SLOTS_A_FLOW 4      // open requests of a flow that reuse their map entry: an insert costs six times as much

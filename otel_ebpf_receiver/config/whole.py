@@ -35,7 +35,6 @@ def _exporters(config: Config) -> Found:
         if "influxdb" in chosen and not config.exporters.influxdb.url:
             yield "exporters.influxdb.url", f"is needed, since exporters.{name} names influxdb; expected http(s)://host:port"
 
-
     if "prometheus" in config.exporters.metrics:
         metrics = config.telemetry.metrics
         if metrics.temporality != "cumulative":

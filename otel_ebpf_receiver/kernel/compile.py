@@ -1,22 +1,26 @@
-"""Compiles and loads the kernel side with bcc: runs as a child under the distribution's interpreter, and is the only file that imports bcc.
+"""Compiles the kernel side with bcc: runs as a child under the distribution's interpreter, and is the only file that imports bcc.
 
-Standard library besides, and nothing of this package: it is started as `python3 -I compile.py SOCKET_FD`. It reads one JSON request from standard input, loads maps
-and programs, sends their descriptors over the socket, and ends: LLVM's memory goes with it.
+Standard library besides, and nothing of this package: it is started as `python3 -I compile.py`. It reads one JSON request from standard input, prints one JSON
+answer (instructions, and which map each of them names), and ends: LLVM's memory goes with it. `python3 -I compile.py check` only tells bcc's version.
 """
 
-from __future__ import annotations
-
+import base64
 import json
 import os
+import re
 import resource
-import socket
+import struct
 import sys
 
-BATCH = 200
-"""Descriptors in one message; the kernel allows 253 (SCM_MAX_FD)."""
+LOAD_MAP, PSEUDO_MAP_FD = 0x18, 1
+"""BPF_LD | BPF_IMM | BPF_DW with src_reg BPF_PSEUDO_MAP_FD: the instruction that names a map."""
 
 
-def _raise_memory_lock() -> None:
+DECLARATION = re.compile(r"^BPF_(?:TABLE\((?:[^,]+,){3}\s*(\w+)|\w+\((\w+))", re.MULTILINE)
+"""A map's declaration, by which bcc makes it: BPF_TABLE(type, key, value, name, size), or BPF_TYPE(name, ...)."""
+
+
+def _raise_memory_lock():
     """Before Linux 5.11 maps count against RLIMIT_MEMLOCK; raising it needs CAP_SYS_RESOURCE."""
     try:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -24,39 +28,69 @@ def _raise_memory_lock() -> None:
         pass
 
 
-def _send(link: socket.socket, answer: dict[str, object], descriptors: list[int]) -> None:
-    body = json.dumps(answer).encode()
-    link.sendall(len(body).to_bytes(4, "little") + body)
-    for at in range(0, len(descriptors), BATCH):
-        socket.send_fds(link, [b"."], descriptors[at : at + BATCH])
+def _tables(bcc, module, text):
+    """Names of all maps by the descriptor that instructions hold."""
+    found = {}
+    for match in DECLARATION.finditer(text):
+        name = match[1] or match[2]
+        fd = bcc.libbcc.lib.bpf_table_fd(module, name.encode())
+        if fd >= 0:
+            found[fd] = name
+    return found
 
 
-def main() -> int:
-    request = json.load(sys.stdin)
+def _references(code, tables):
+    """(index of the instruction, name of the map) for each that names one."""
+    found = []
+    for index in range(len(code) // 8):
+        opcode, registers, _, value = struct.unpack_from("<BBhi", code, index * 8)
+        if opcode == LOAD_MAP and registers >> 4 == PSEUDO_MAP_FD:
+            found.append((index, tables[value]))
+    return found
+
+
+def compiled(request):
+    """The answer to a request: an error, or the programs."""
     os.environ["BCC_KERNEL_SOURCE"] = request["headers"]
-    link = socket.socket(fileno=int(sys.argv[1]))
     try:
         import bcc
     except ImportError as error:
-        _send(link, {"error": "no bcc", "detail": str(error)}, [])
-        return 0
+        return {"error": "no bcc", "detail": str(error)}
     _raise_memory_lock()
     try:
         program = bcc.BPF(text=request["text"], cflags=request["flags"])
-        loaded = [program.load_func(name, bcc.BPF.SOCKET_FILTER).fd for name in request["programs"]]
-        maps = []
-        for name in request["maps"]:
-            table = program[name]
-            maps.append(table.map_fd)
+        tables = _tables(bcc, program.module, request["text"])
+        codes = {name: program.dump_func(name) for name in request["programs"]}
     except Exception as error:
-        _send(link, {"error": "not loaded", "detail": str(error), "bcc": bcc.__version__}, [])
-        return 0
-    _send(link, {"programs": request["programs"], "maps": request["maps"], "bcc": bcc.__version__}, loaded + maps)
-    link.recv(1)
-    return 0
+        return {"error": "not compiled", "detail": str(error), "bcc": bcc.__version__}
+    return {
+        "bcc": bcc.__version__,
+        "maps": {name: _shape(fd) for fd, name in tables.items()},
+        "programs": {name: {"code": base64.b64encode(code).decode(), "maps": _references(code, tables)} for name, code in codes.items()},
+    }
+
+
+def _shape(fd):
+    """Type, key size, value size, entries and flags of a map, as the kernel tells them (/proc/PID/fdinfo)."""
+    with open(f"/proc/self/fdinfo/{fd}") as file:
+        told = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+    return [int(told[name], 0) for name in ("map_type", "key_size", "value_size", "max_entries", "map_flags")]
+
+
+def main():
+    if sys.argv[1:] == ["check"]:
+        try:
+            import importlib.util
+
+            answer = {"found": importlib.util.find_spec("bcc") is not None}
+        except ImportError:
+            answer = {"found": False}
+    else:
+        answer = compiled(json.load(sys.stdin))
+    sys.stdout.write(json.dumps(answer))
 
 
 if __name__ == "__main__":
-    code = main()
+    main()
     sys.stdout.flush()
-    os._exit(code)
+    os._exit(0)

@@ -1,4 +1,4 @@
-"""Brings the kernel side up: a short-lived child compiles and loads it, the agent gets the descriptors, and works on them from then on.
+"""Brings the kernel side up: a short-lived child compiles it, unless that was done before; the agent loads it, and works on its descriptors from then on.
 
 The agent never imports bcc. `Compilation` is started before anything heavy is imported, so that both happen at the same time.
 """
@@ -9,7 +9,6 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,9 @@ import numpy as np
 
 from otel_ebpf_receiver.errors import PreflightError
 from otel_ebpf_receiver.kernel.assemble import ENTRY, KernelPart, ProgramText, assemble, bpf_directory
-from otel_ebpf_receiver.kernel.programs import MAPS, Programs
+from otel_ebpf_receiver.kernel.bytecode import Bytecode, Cache
+from otel_ebpf_receiver.kernel.bytecode import load as load_bytecode
+from otel_ebpf_receiver.kernel.programs import Programs
 from otel_ebpf_receiver.kernel.syscall import NR_BPF
 
 INTERPRETER = "/usr/bin/python3"
@@ -62,9 +63,16 @@ class BuildOptions:
 
 
 class Compilation:
-    """The child that compiles. `finish` gives the programs; `abort` ends the child at once. Both reap it."""
+    """The programs in the making: from the cache, or by a child that compiles. `finish` loads them; `abort` ends the child at once. Both reap it."""
 
-    def __init__(self, sources: Sequence[KernelSource], options: BuildOptions | None = None, *, interpreter: str = INTERPRETER) -> None:
+    def __init__(
+        self,
+        sources: Sequence[KernelSource],
+        options: BuildOptions | None = None,
+        *,
+        interpreter: str = INTERPRETER,
+        cache: Cache | None = None,
+    ) -> None:
         self._sources = tuple(sources)
         self._options = options or BuildOptions()
         if os.uname().machine not in NR_BPF:
@@ -72,107 +80,96 @@ class Compilation:
         directory = bpf_directory()
         self._text: ProgramText = assemble((source.part for source in sources), self._options.all_defines(sources), directory)
         programs = [ENTRY, *(name for name in self._text.slots if name)]
-        maps = [*MAPS, *(name for name in self._text.counters if name not in MAPS)]
-        for source in self._sources:
-            maps += [name for name in (source.part.records, source.part.pending[0], *source.part.maps) if name and name not in maps]
-        request = {"text": self._text.text, "flags": FLAGS, "headers": str(directory), "programs": programs, "maps": maps}
-        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        child = Path(__file__).with_name("compile.py")
-        try:
-            self._child = subprocess.Popen(
-                [interpreter, "-I", str(child), str(theirs.fileno())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"},
-                pass_fds=(theirs.fileno(),),
-                cwd="/",
-            )
-        except OSError as error:
-            self._link.close()
-            raise PreflightError(f"{interpreter!r} cannot be started ({error.strerror}); install the packages python3 and python3-bpfcc") from error
-        finally:
-            theirs.close()
-        self._messages = bytearray()
+        request = {"text": self._text.text, "flags": FLAGS, "headers": str(directory), "programs": programs}
+        self._cache = cache or Cache()
+        self._key = Cache.key(request)
+        self._kept = self._cache.get(self._key)
+        self._interpreter = interpreter
+        # bcc is asked for even when its work is at hand: the agent must not come to depend on a cache.
+        self._child = self._start(["check"] if self._kept else [])
+        self._output, self._messages = bytearray(), bytearray()
         assert self._child.stdin is not None
         try:
-            self._child.stdin.write(json.dumps(request).encode())
+            self._child.stdin.write(b"" if self._kept else json.dumps(request).encode())
             self._child.stdin.close()
         except BrokenPipeError:
             pass
+
+    def _start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(
+                [self._interpreter, "-I", str(Path(__file__).with_name("compile.py")), *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"},
+                cwd="/",
+            )
+        except OSError as error:
+            raise PreflightError(
+                f"{self._interpreter!r} cannot be started ({error.strerror}); install the packages python3 and python3-bpfcc"
+            ) from error
 
     def abort(self) -> None:
         """Ends the child and reaps it. Safe twice."""
         if self._child.poll() is None:
             self._child.send_signal(signal.SIGKILL)
         self._child.wait()
-        if self._child.stderr is not None:
-            self._child.stderr.close()
-        self._link.close()
+        for pipe in (self._child.stdout, self._child.stderr):
+            if pipe is not None:
+                pipe.close()
 
     def finish(self, timeout_s: float = TIMEOUT_S) -> Programs:
         """The loaded programs. Raises PreflightError: no bcc, no privilege, a verifier that refused, or no end within `timeout_s`."""
-        received: list[int] = []
         try:
-            answer = self._receive(time.monotonic() + timeout_s, received)
-            if "error" in answer:
-                raise PreflightError(self._explain(answer))
-            self._link.send(b".")
-            self._child.wait(timeout=5)
-        except BaseException:
-            for fd in received:
-                os.close(fd)
-            raise
+            answer = self._receive(time.monotonic() + timeout_s)
         finally:
             self.abort()
-        names = [*answer["programs"], *answer["maps"]]
-        return Programs(dict(zip(names, received, strict=True)), self._text, self._sources, self._options.transport, str(answer["bcc"]))
+        if answer.get("error") == "no bcc" or answer.get("found") is False:
+            raise PreflightError(f"bcc: {self._interpreter} cannot import it; install the distribution's package (apt-get install python3-bpfcc)")
+        if "error" in answer:
+            raise PreflightError(self._explain(answer))
+        kept = self._kept or Bytecode.from_answer(answer)
+        fds = load_bytecode(kept)
+        if not self._kept:
+            self._cache.put(self._key, answer)
+        return Programs(fds, self._text, self._sources, self._options.transport, kept.bcc)
 
-    def _receive(self, deadline: float, received: list[int]) -> dict[str, Any]:
-        body = bytearray()
-        wanted: dict[str, Any] | None = None
+    def _receive(self, deadline: float) -> dict[str, Any]:
+        assert self._child.stdout is not None
         assert self._child.stderr is not None
-        stderr = self._child.stderr.fileno()
-        watched = [self._link.fileno(), stderr]
-        while wanted is None or ("programs" in wanted and len(received) < len(wanted["programs"]) + len(wanted["maps"])):
-            ready, _, _ = select.select(watched, [], [], max(deadline - time.monotonic(), 0))
+        sinks = {self._child.stdout.fileno(): self._output, self._child.stderr.fileno(): self._messages}
+        while sinks:
+            ready, _, _ = select.select(list(sinks), [], [], max(deadline - time.monotonic(), 0))
             if not ready:
                 raise PreflightError("the compiler did not end in time; is the machine overloaded? Start the agent again")
-            if stderr in ready:
-                piece = os.read(stderr, 65536)
-                self._messages += piece
-                del self._messages[: max(len(self._messages) - (1 << 20), 0)]
+            for fd in ready:
+                piece = os.read(fd, 1 << 20)
                 if not piece:
-                    watched.remove(stderr)
-            if self._link.fileno() in ready:
-                if wanted is None:
-                    piece = self._link.recv(4 - len(body) if len(body) < 4 else 4 + int.from_bytes(body[:4], "little") - len(body))
-                    body += piece
+                    del sinks[fd]
                 else:
-                    piece, fds, _, _ = socket.recv_fds(self._link, 1, 253)
-                    received += fds
-                if not piece:
-                    raise PreflightError(f"the compiler died (exit {self._child.wait()}): {self._said()}")
-                if wanted is None and len(body) > 4 and len(body) - 4 >= int.from_bytes(body[:4], "little"):
-                    wanted = json.loads(body[4:])
-        return wanted
+                    sinks[fd] += piece
+            del self._messages[: max(len(self._messages) - (1 << 20), 0)]
+        try:
+            found: dict[str, Any] = json.loads(self._output)
+        except ValueError as error:
+            raise PreflightError(f"the compiler died (exit {self._child.wait()}): {self._said()}") from error
+        return found
 
     def _said(self) -> str:
         text = bytes(self._messages).decode("utf-8", "replace").strip()
         return text if len(text) <= STDERR_KEPT else text[:1000] + "\n[...]\n" + text[-(STDERR_KEPT - 1000) :]
 
     def _explain(self, answer: Mapping[str, Any]) -> str:
-        if answer["error"] == "no bcc":
-            return f"bcc: {INTERPRETER} cannot import it ({answer['detail']}); install the distribution's package python3-bpfcc (apt-get install python3-bpfcc)"
         said = self._said()
         if "Operation not permitted" in said or "Operation not permitted" in str(answer["detail"]):
             return (
-                "the kernel refused the programs or maps (Operation not permitted); run as root, or with the capabilities BPF, PERFMON and NET_RAW"
+                "the kernel refused the maps (Operation not permitted); run as root, or with the capabilities BPF, PERFMON and NET_RAW"
                 " (Linux before 5.11 also needs an unlimited memory lock: `ulimit -l unlimited`, or CAP_SYS_RESOURCE)"
             )
         return f"bcc {answer.get('bcc', '')}: {answer['detail']}: {said}"
 
 
-def load(sources: Sequence[KernelSource], options: BuildOptions | None = None) -> Programs:
+def load(sources: Sequence[KernelSource], options: BuildOptions | None = None, *, cache: Cache | None = None) -> Programs:
     """Compiles, loads and waits. Raises PreflightError."""
-    return Compilation(sources, options).finish()
+    return Compilation(sources, options, cache=cache).finish()

@@ -21,8 +21,6 @@ from otel_ebpf_receiver.kernel.parked import Parked
 from otel_ebpf_receiver.kernel.ring import Ring
 from otel_ebpf_receiver.kernel.syscall import BatchWalk, Map, TestRun, possible_cpus
 
-MAPS = ("counters", "taps", "domains", "settings", "watched", "ignored", "programs", "flows")
-"""Maps of the packet program that user space reads or writes (bpf/maps.h)."""
 TAP_COUNTERS = ("flows", "http", "tls", "http2", "other", "one_sided", "two_sided")
 """Words of `struct tap` (bpf/flow.h)."""
 SO_ATTACH_BPF = 50
@@ -68,9 +66,9 @@ class Programs:
     def __init__(self, fds: Mapping[str, int], text: ProgramText, sources: Sequence[Source], transport: str, bcc: str) -> None:
         self._fds = list(fds.values())
         self.bcc_version = bcc
-        self.entry_fd = fds[ENTRY]
-        self.program_fds = {ENTRY: fds[ENTRY]} | {name: fds[name] for name in text.slots if name}
-        self._maps = {name: Map(fd) for name, fd in fds.items() if name not in self.program_fds}
+        self.program_fds = {name: fds[f"program {name}"] for name in (ENTRY, *text.slots) if name}
+        self.entry_fd = self.program_fds[ENTRY]
+        self._maps = {name: Map(fd) for name, fd in fds.items() if not name.startswith("program ")}
         self._counter_names = dict(text.counters)
         self._cpus = possible_cpus()
         self._run = TestRun(self.entry_fd)
@@ -80,7 +78,7 @@ class Programs:
         self._settings = {"only": 0, "watching": 0, "ignoring": 0}
         for slot, name in enumerate(text.slots):
             if name:
-                self._maps["programs"].put(struct.pack("=I", slot), struct.pack("=I", fds[name]))
+                self._maps["programs"].put(struct.pack("=I", slot), struct.pack("=I", self.program_fds[name]))
         self.transports: dict[str, Transport] = {}
         for source in sources:
             if source.part.records:

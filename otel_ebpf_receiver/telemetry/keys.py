@@ -67,8 +67,8 @@ class KeyIndex:
         """The number of each key, -1 where it is not known."""
         # hot: benchmarks/pipeline.py
         slots = self._home(keys)
-        found = self._values[slots]
-        rest = np.flatnonzero((self._keys[slots] != keys) & (found >= 0))
+        found = self._values.take(slots)
+        rest = np.flatnonzero((self._keys.take(slots) != keys) & (found >= 0))
         mask = (1 << self._bits) - 1
         while rest.size:
             there = (slots[rest] + 1) & mask

@@ -73,7 +73,10 @@ def shapes(paths: U8, lengths: I64) -> U8:
     keep[first + 1] = True
     flat[first + 1] = kinds[variable]
     row_starts = np.cumsum(lengths) - lengths
-    kept = np.add.reduceat(keep, row_starts, dtype=np.int64)
+    owner = np.searchsorted(row_starts, first, side="right") - 1
+    # Of a variable segment its slash and one byte are kept.
+    gone = np.bincount(owner, sizes[variable] - 2, len(lengths))
+    kept = lengths - gone.astype(np.int64)
     out = np.zeros_like(paths)
     out[column < kept[:, None]] = flat[keep]
     return out

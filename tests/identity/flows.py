@@ -41,7 +41,9 @@ def flows(*rows: Row, at_s: float = 1000.0) -> Flows:
     )
 
 
-def claim(address: str, workload: int, start_s: float = 0.0, end_s: float | None = None, **more: float) -> tuple[bytes, int, int, int, int, int]:
+def claim(
+    address: str, workload: int, start_s: float = 0.0, end_s: float | None = None, **more: float
+) -> tuple[bytes, int, int, int, int, int]:
     """A row of CLAIM. `more`: until_s, group."""
     end = OPEN_NS if end_s is None else int(end_s * S)
     until = int(more["until_s"] * S) if "until_s" in more else end
@@ -62,4 +64,6 @@ def table(
     workloads = [Workload({"service.name": f"w{number}", "k8s.pod.uid": f"uid-{number}"}, f"w{number}.shop") for number in range(count)]
     given = [*traits, *[Trait.SELECTED] * (count - len(traits))]
     rows, listens = np.array(list(claims), CLAIM), np.array(list(ports), PORT)
-    return build(workloads, given, rows, listens, networks=networks, is_cluster=True, is_current=is_current, reports_unknown=reports_unknown)
+    return build(
+        workloads, given, rows, listens, networks=networks, is_cluster=True, is_current=is_current, reports_unknown=reports_unknown
+    )

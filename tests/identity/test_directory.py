@@ -33,6 +33,7 @@ NETWORKS = [NetworkClaim(ipaddress.ip_network("10.1.0.0/24"), 2, 8), NetworkClai
 
 
 def directory(snapshot: Snapshot | None = None, *, policy: Policy | None = None, services: list[Service] | None = None) -> Directory:
+    """A directory of these taps."""
     made = Directory(Statics(services or []), policy, is_cluster=snapshot is not None)
     if snapshot:
         made.snapshot = snapshot
@@ -41,6 +42,7 @@ def directory(snapshot: Snapshot | None = None, *, policy: Policy | None = None,
 
 
 def cluster(traits: list[Trait] | None = None, *, is_current: bool = False, reports_unknown: bool = True) -> Directory:
+    """The directory of the cluster above."""
     return directory(table(CLAIMS, traits or TRAITS, PORTS, networks=NETWORKS, is_current=is_current, reports_unknown=reports_unknown))
 
 
@@ -94,10 +96,13 @@ def test_rows_of_a_batch_do_not_disturb_each_other() -> None:
 
 
 def test_a_directory_is_what_telemetry_asks_for() -> None:
-    """It fits telemetry's seam, also with an empty batch's worth of knowledge."""
+    """It fits telemetry's seam."""
     made: Identity = directory()
 
-    assert shown(made.identify(flows((UPLINK, ARRIVED, "10.0.0.1", 40000, "10.0.0.2", 80))))  # type: ignore[arg-type]
+    identified = made.identify(flows((UPLINK, ARRIVED, "10.0.0.1", 40000, "10.0.0.2", 80)))
+
+    assert identified.report_server.tolist() == [True]
+    assert made.name(packed("10.0.0.1")) == ""
 
 
 def test_the_node_is_called_the_client_of_a_pod_only_when_nothing_came_in() -> None:
@@ -129,7 +134,10 @@ def test_without_kubernetes_the_servers_side_is_reported() -> None:
 
 def test_without_kubernetes_a_named_client_behind_a_pair_gives_both_kinds() -> None:
     """Containers that the configuration names: CLIENT at the asker's pair, SERVER at the answerer's, joined."""
-    services = [Service("front", "", (ipaddress.ip_network("172.17.0.2"),)), Service("back", "", (ipaddress.ip_network("172.17.0.3"),), (80,))]
+    services = [
+        Service("front", "", (ipaddress.ip_network("172.17.0.2"),)),
+        Service("back", "", (ipaddress.ip_network("172.17.0.3"),), (80,)),
+    ]
     made = directory(services=services)
 
     named = made.identify(

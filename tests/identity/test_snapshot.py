@@ -15,6 +15,7 @@ from tests.identity.flows import addresses, claim, table, times
 
 
 def found(snapshot: Snapshot, address: str, at_s: float = 50.0, port: int | None = None) -> tuple[int, Certainty]:
+    """Workload and certainty of one address."""
     ports = None if port is None else np.array([port], np.int64)
     answer = snapshot.find(addresses(address), times(at_s), ports)
     return int(answer.workload[0]), Certainty(int(answer.certainty[0]))
@@ -165,5 +166,7 @@ def test_random_networks_answer_like_ipaddress() -> None:
     answer = table_.find(addresses(*[str(one) for one in asked]))
 
     for one, got in zip(asked, answer.tolist(), strict=True):
-        holding = [(network.prefixlen, number) for number, network in enumerate(networks) if network.version == one.version and one in network]
+        holding = [
+            (network.prefixlen, number) for number, network in enumerate(networks) if network.version == one.version and one in network
+        ]
         assert got == (max(holding)[1] if holding else -1)

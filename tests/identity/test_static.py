@@ -12,15 +12,18 @@ from tests.identity.flows import addresses
 
 
 def service(name: str, *networks: str, ports: tuple[int, ...] = (), namespace: str = "") -> Service:
+    """A rule of the configuration."""
     return Service(name, namespace, tuple(ip_network(one) for one in networks), ports)
 
 
 def server(statics: Statics, address: str, port: int) -> str:
+    """The name of who listens there."""
     number = int(statics.name_servers(addresses(address), np.array([port]))[0])
     return str(statics.workloads[number].attributes["service.name"]) if number >= 0 else ""
 
 
 def client(statics: Statics, address: str) -> str:
+    """The name of who asks from there."""
     number = int(statics.name_clients(addresses(address))[0])
     return str(statics.workloads[number].attributes["service.name"]) if number >= 0 else ""
 

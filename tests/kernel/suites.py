@@ -43,8 +43,9 @@ REAL = Profile(Shape(body_max=12000, chunked=0.4), pipelined=0.1, deep=0.0, spec
 FAR = Profile(Shape(body_max=60000, chunked=0.5), pipelined=0.1, deep=0.0, special_ends=0.3)
 PIPELINED = Profile(Shape(body_max=12000), pipelined=0.8, deep=0.05, special_ends=0.3)
 LOCKSTEP = Profile(Shape(target_max=20), pipelined=0.2, deep=0.0, lockstep=0.5, special_ends=0.2)
-# A client that keeps several requests under way, each answer letting out the next, looks to a tap that missed one of them like a client that keeps one: nothing
-# on the wire tells them apart. So where the tap misses segments for good, pipelines are batches; `unseen-lockstep` is the other case.
+# A client that keeps several requests under way, each answer letting out the next, looks to a tap that missed one of them like a client
+# that keeps one: nothing on the wire tells them apart. So where the tap misses segments for good, pipelines are batches; `unseen-lockstep`
+# is the other case.
 BATCHES = Profile(interleaved=False)
 REAL_BATCHES = Profile(Shape(body_max=12000, chunked=0.4), pipelined=0.1, deep=0.0, special_ends=0.3, interleaved=False)
 

@@ -6,19 +6,16 @@ import pytest
 
 from tests.kernel import harness, judge, loaded
 from tests.kernel.harness import Kernel
-from tests.wire import cases, staging
+from tests.wire import staging
 from tests.wire.cases import Case
 
+CASES = [(case, mode) for case in loaded.cases() for mode in staging.modes(case)]
+"""Every case in every mode but those that it leaves out, with its reason, and trailing bytes where a connection has ended."""
 
-@pytest.mark.parametrize("case", loaded.cases(), ids=lambda case: f"{case.where}/{case.name}")
-@pytest.mark.parametrize("mode", cases.MODES)
+
+@pytest.mark.parametrize(("case", "mode"), CASES, ids=[f"{case.where}/{case.name}/{mode}" for case, mode in CASES])
 def test_case(kernel: Kernel, case: Case, mode: str) -> None:
     """The kernel reports what the case says, however its bytes are cut into segments."""
-    if mode in case.skips:
-        pytest.skip(f"left out by the case: {case.skips[mode]}")
-    if mode not in staging.modes(case):
-        pytest.skip("nothing trails behind the end of a connection")
-
     for at in staging.runs(case, mode):
         complaints, play = judge.run(kernel, case, mode, at)
 

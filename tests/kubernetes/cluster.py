@@ -136,7 +136,7 @@ def populate(api: FakeApi, *, pods: int, services: int, nodes: int) -> list[Obje
 
 
 def main() -> None:
-    """A server in a process of its own, with a made-up cluster: prints its kubeconfig, and changes pods of `NODE` when a line `touch N` comes."""
+    """A server in a process of its own with a made-up cluster: prints its kubeconfig; a line `touch N` changes N pods of `NODE`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--pods", type=int, default=5000)
     parser.add_argument("--services", type=int, default=500)

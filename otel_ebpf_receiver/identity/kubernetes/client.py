@@ -176,8 +176,12 @@ class Api:
         configuration.retries = False
         configuration.keep_alive = True
         configuration.connection_pool_maxsize = 8
-        with _translated():
+        try:
             self._load(configuration)
+        except Exception as error:
+            # The library raises whatever the content of the files makes Python raise.
+            how = f"kubeconfig {self._access.kubeconfig!r}" if self._access.kubeconfig else "the pod's service account"
+            raise KubernetesError(f"no access to the API server by {how}: {error}") from error
         client = ApiClient(configuration)
         client.user_agent = self._user_agent
         return client

@@ -146,7 +146,8 @@ def _path(whole: U8, lengths: I64) -> tuple[U8, I64, I64]:
     place = marks.argmax(axis=1)
     has = marks[np.arange(len(place)), place]
     place = np.where(has, place, lengths)
-    path = np.multiply(whole, np.arange(whole.shape[1]) < place[:, None], dtype=np.uint8)
+    width = max(8, (int(place.max()) + 7) // 8 * 8)
+    path = np.multiply(whole[:, :width], np.arange(width) < place[:, None], dtype=np.uint8)
     return path, place, np.where(has, place + 1, 0)
 
 

@@ -1,0 +1,297 @@
+"""Each fault of an API server, and the exact state that a user sees meanwhile and afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_ebpf_receiver.identity.kubernetes.watch import Phase
+from tests.kubernetes import cluster
+from tests.kubernetes.fakeapi import FakeApi, Fault, Handler
+from tests.kubernetes.following import QUICK, following, small, until
+
+PODS, SLICES = "/api/v1/pods", "/apis/discovery.k8s.io/v1/endpointslices"
+OWN = "spec.nodeName=node-0"
+
+
+def is_own_watch(query: dict[str, str]) -> bool:
+    """A watch of this node's pods."""
+    return "watch" in query and query.get("fieldSelector") == OWN
+
+
+def own_lists(api: FakeApi) -> int:
+    """Pages of lists of this node's pods that were asked for."""
+    return len([one for one in api.asked(PODS, fieldSelector=OWN) if "watch" not in one.query])
+
+
+def test_unreachable_at_start(tmp_path: Path) -> None:
+    """The agent goes on, knows its own loopback, says what is missing and why; when the server comes everything is named."""
+    api = FakeApi()
+    with api:
+        small(api)
+    with following(tmp_path, api.kubeconfig(), peers="auto") as agent:
+        until(lambda: all(state.failures_total > 1 for state in agent.cluster.status().watches.values()), "every watch tried again")
+        agent.until_who("127.0.0.1", "node-0")
+        status = agent.cluster.status()
+
+        assert {state.phase for state in status.watches.values()} == {Phase.RETRYING}
+        assert (status.peers, status.is_synced, agent.cluster.is_ready, status.cluster_uid) == ("auto", False, False, "")
+        assert len(status.missing) == 5
+        assert all("retrying: " in line and "refused" in line for line in status.missing)
+        assert not agent.directory.snapshot.is_current
+
+        with api:
+            agent.until_who("10.1.0.2", "web")
+            until(lambda: {state.phase for state in agent.cluster.status().watches.values()} == {Phase.WATCHING})
+            until(lambda: agent.directory.snapshot.is_current)
+            assert not agent.cluster.status().missing
+
+
+def test_gone_and_back_with_all_versions_changed(tmp_path: Path) -> None:
+    """While it is gone the last good snapshot serves, visibly stale; afterwards the new state holds, deletions included."""
+    with FakeApi() as api:
+        small(api)
+        with following(tmp_path, api.kubeconfig(), timing=replace(QUICK, outage_s=0.5)) as agent:
+            agent.until_synced()
+            agent.until_who("10.1.0.2", "web")
+            api.stop()
+            until(lambda: {state.phase for state in agent.cluster.status().watches.values()} == {Phase.RETRYING}, "all see it")
+            until(lambda: agent.cluster.status().age_s > 0.6, "the age grows")
+            stale = [agent.who(one) for one in ("10.1.0.2", "10.2.0.2", "10.96.0.1")]
+            assert len(agent.cluster.status().missing) == 6
+
+            api.renumber(5000)
+            api.delete("Service", "uid-svc-web")
+            api.put(cluster.pod("young", "10.1.0.8"))
+            api.start()
+            agent.until_who("10.1.0.8", "young")
+            agent.until_who("10.96.0.1", "-")
+            agent.until_synced()
+
+    assert stale == ["web", "far", "web"]
+
+
+@pytest.mark.parametrize("version", [50, 100_000])
+def test_a_server_restored_from_elsewhere_is_listed_anew(tmp_path: Path, version: int) -> None:
+    """Versions that jumped back or forth during a short break: the watch is refused, the list tells."""
+    with FakeApi() as api:
+        small(api)
+        with following(tmp_path, api.kubeconfig()) as agent:
+            agent.until_synced()
+            api.stop()
+            api.renumber(version)
+            api.state.objects["Pod"].pop("uid-web-77-1")
+            api.put(cluster.pod("young", "10.1.0.8"))
+            api.start()
+            agent.until_who("10.1.0.8", "young")
+            until(lambda: agent.state("pods").lists_total == 2)
+            agent.until_synced()
+
+
+def test_a_version_that_is_gone_is_listed_anew_at_once(tmp_path: Path) -> None:
+    """410 as an ERROR event inside a 200."""
+    with FakeApi() as api:
+        small(api)
+        with following(tmp_path, api.kubeconfig()) as agent:
+            agent.until_synced()
+            api.put(cluster.pod("p3", "10.1.0.3"))
+            agent.until_who("10.1.0.3", "p3")
+            api.send_error("Pod", 410, "Expired")
+            until(lambda: agent.state("pods").lists_total == 2 and agent.state("pods").phase is Phase.WATCHING)
+            api.put(cluster.pod("p4", "10.1.0.4"))
+            agent.until_who("10.1.0.4", "p4")
+
+
+def test_a_server_that_only_says_gone_is_not_hammered(tmp_path: Path) -> None:
+    """Each watch opened and then refused with 410: the pauses grow; the lists stay few."""
+
+    def gone(handler: Handler) -> None:
+        handler.begin_chunks()
+        handler.chunk(b'{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}}\n')
+        handler.chunk(b"")
+
+    with FakeApi() as api:
+        small(api)
+        api.fault(Fault(PODS, act=gone, only=is_own_watch))
+        with following(tmp_path, api.kubeconfig(), timing=replace(QUICK, back_off_low_s=0.2, back_off_high_s=60.0)) as agent:
+            until(lambda: agent.state("pods").failures_total >= 5)
+            times = [one.time_s for one in api.asked(PODS, fieldSelector=OWN) if "watch" not in one.query]
+            assert agent.who("10.1.0.2") == "web"
+
+    pauses = [later - earlier for earlier, later in pairwise(times)]
+    assert pauses[-1] > pauses[1]
+    assert pauses[-1] > 0.4
+
+
+def test_a_continue_token_that_is_gone_starts_the_list_again(tmp_path: Path) -> None:
+    """410 in the middle of a list: from its beginning, and whole."""
+    with FakeApi() as api:
+        small(api)
+        api.put(*(cluster.pod(f"p{number}", f"10.1.1.{number}") for number in range(120)))
+        api.fault(Fault(PODS, 410, "token too old", times=1, only=lambda query: "continue" in query and query.get("fieldSelector") == OWN))
+        with following(tmp_path, api.kubeconfig()) as agent:
+            agent.until_synced()
+            agent.until_who("10.1.1.119", "p119")
+            assert agent.state("pods").lists_total == 2
+    assert own_lists(api) == 2 + 3
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_streams_that_break_are_resumed_where_they_were(tmp_path: Path, is_cut: bool) -> None:
+    """In the middle of a line or between lines: no list, nothing lost, nothing counted as a bad object."""
+    with FakeApi() as api:
+        small(api)
+        with following(tmp_path, api.kubeconfig()) as agent:
+            agent.until_synced()
+            for number in range(3, 6):
+                api.put(cluster.pod(f"p{number}", f"10.1.0.{number}"))
+                api.end_streams(cut=is_cut)
+                agent.until_who(f"10.1.0.{number}", f"p{number}")
+            agent.until_synced()
+            state = agent.state("pods")
+
+    assert (state.lists_total, state.bad_objects_total, state.phase) == (1, 0, Phase.WATCHING)
+    assert bool(state.failures_total) or not is_cut
+
+
+def test_a_rotated_token_is_read_again(tmp_path: Path) -> None:
+    """401: the state says so; with the new token in the file everything goes on, without a new start."""
+    token = tmp_path / "token"
+    token.write_text("old\n")
+    with FakeApi() as api:
+        small(api)
+        api.state.tokens = {"old"}
+        with following(tmp_path, api.kubeconfig(token_file=str(token))) as agent:
+            agent.until_synced()
+            api.state.tokens = {"new"}
+            api.end_streams()
+            until(lambda: {state.phase for state in agent.cluster.status().watches.values()} == {Phase.UNAUTHORIZED})
+            assert "pods: unauthorized: 401: Unauthorized; the token was read again" in agent.cluster.status().missing
+            assert agent.who("10.1.0.2") == "web"
+
+            token.write_text("new")
+            agent.until_synced()
+            api.put(cluster.pod("p3", "10.1.0.3"))
+            agent.until_who("10.1.0.3", "p3")
+
+
+def test_a_missing_permission_is_named_and_the_rest_works(tmp_path: Path) -> None:
+    """403 on one collection: which permission is missing, seldom asked, everything else named; granted later, it is used."""
+    with FakeApi() as api:
+        small(api)
+        api.fault(Fault(SLICES, 403, 'endpointslices is forbidden: User "agent" cannot list'))
+        with following(tmp_path, api.kubeconfig(), peers="services") as agent:
+            agent.until_who("10.1.0.2", "web")
+            until(lambda: agent.state("endpointslices").phase is Phase.FORBIDDEN)
+            assert agent.cluster.status().missing == (
+                'endpointslices: forbidden: 403: endpointslices is forbidden: User "agent" cannot list; '
+                "allow list and watch of endpointslices.discovery.k8s.io to the agent's service account",
+            )
+            assert (agent.who("10.2.0.2"), agent.who("10.96.0.1")) == ("-", "web")
+
+            api.mend()
+            agent.until_who("10.2.0.2", "web")
+            assert not agent.cluster.status().missing
+
+
+def test_without_the_right_to_owners_names_are_still_good(tmp_path: Path) -> None:
+    """The Deployment's name comes from its ReplicaSet's and the hash; the missing permission is named."""
+    with FakeApi() as api:
+        small(api)
+        api.fault(Fault("/apis/apps", 403, "forbidden"))
+        with following(tmp_path, api.kubeconfig()) as agent:
+            agent.until_who("10.1.0.2", "web")
+            until(lambda: bool(agent.cluster.status().missing))
+            assert agent.cluster.status().missing == (
+                "owners: 403: forbidden; allow get of replicasets.apps and jobs.batch to the agent's service account",
+            )
+
+
+def test_retry_after_is_honoured(tmp_path: Path) -> None:
+    """429 with Retry-After: not before that, however short the own pause would be."""
+    with FakeApi() as api:
+        small(api)
+        api.fault(Fault(PODS, 429, "too many requests", retry_after="1", times=2, only=lambda query: query.get("fieldSelector") == OWN))
+        with following(tmp_path, api.kubeconfig()) as agent:
+            until(lambda: agent.state("pods").phase is Phase.RETRYING)
+            assert "429: too many requests" in agent.state("pods").error
+            agent.until_synced()
+    times = [one.time_s for one in api.asked(PODS, fieldSelector=OWN)]
+    assert times[1] - times[0] >= 1.0
+    assert times[2] - times[1] >= 1.0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"this is not JSON\n",
+        b'{"type":"ADDED"}\n',
+        b'["ADDED"]\n',
+        b'{"type":"ADDED","object":{"kind":"Pod","metadata":null}}\n',
+        b'{"type":"MODIFIED","object":{"kind":"Pod","metadata":{"uid":"u","name":"n","namespace":"m"},"status":{"podIP":"x"}}}\n',
+        b'{"type":"ADDED","object":null}\n',
+    ],
+)
+def test_bad_objects_are_counted_and_skipped(tmp_path: Path, line: bytes) -> None:
+    """What cannot be understood harms nothing that can: the stream goes on behind it."""
+    with FakeApi() as api:
+        small(api)
+        with following(tmp_path, api.kubeconfig()) as agent:
+            agent.until_synced()
+            api.send_line("Pod", line)
+            api.put(cluster.pod("p3", "10.1.0.3"))
+            agent.until_who("10.1.0.3", "p3")
+            state = agent.state("pods")
+
+    assert (state.bad_objects_total, state.failures_total) == (1, 0)
+
+
+def test_bad_objects_in_a_list_are_counted_and_skipped(tmp_path: Path) -> None:
+    """One broken pod leaves the others."""
+    broken: dict[str, Any] = cluster.pod("broken", "10.1.0.3")
+    broken["status"]["podIPs"] = [{"ip": "not an address"}]
+    with FakeApi() as api:
+        small(api)
+        api.put(broken)
+        with following(tmp_path, api.kubeconfig()) as agent:
+            agent.until_synced()
+            agent.until_who("10.1.0.2", "web")
+            assert agent.state("pods").bad_objects_total == 1
+
+
+def test_errors_inside_a_watch_are_waited_out(tmp_path: Path) -> None:
+    """A 500 as an ERROR event: back-off, then on; after two of them a new list."""
+    with FakeApi() as api:
+        small(api)
+        with following(tmp_path, api.kubeconfig()) as agent:
+            agent.until_synced()
+            for _ in range(2):
+                seen = agent.state("pods").watches_total
+                api.send_error("Pod", 500, "etcdserver: leader changed")
+                until(lambda seen=seen: agent.state("pods").watches_total > seen)  # type: ignore[misc]
+            api.put(cluster.pod("p3", "10.1.0.3"))
+            agent.until_who("10.1.0.3", "p3")
+            assert agent.state("pods").failures_total >= 2
+
+
+@pytest.mark.parametrize("answer", [b"[]", b"not JSON", b"", b'{"items": 7}', b'{"items": [1, null]}'])
+def test_answers_that_are_no_lists_are_survived(tmp_path: Path, answer: bytes) -> None:
+    """Whatever a proxy in between says instead, it is an error like any other, and the next answer counts."""
+
+    def odd(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(answer)))
+        handler.end_headers()
+        handler.wfile.write(answer)
+
+    with FakeApi() as api:
+        small(api)
+        api.fault(Fault(PODS, act=odd, times=1, only=lambda query: query.get("fieldSelector") == OWN))
+        with following(tmp_path, api.kubeconfig()) as agent:
+            agent.until_synced()
+            api.put(cluster.pod("p3", "10.1.0.3"))
+            agent.until_who("10.1.0.3", "p3")

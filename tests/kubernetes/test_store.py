@@ -1,0 +1,335 @@
+"""Objects in, snapshots out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from otel_ebpf_receiver.identity.address import packed
+from otel_ebpf_receiver.identity.kubernetes import objects
+from otel_ebpf_receiver.identity.kubernetes.objects import Owner, Wanted, unix_ns
+from otel_ebpf_receiver.identity.kubernetes.rows import Options
+from otel_ebpf_receiver.identity.kubernetes.store import NAMESPACES, NODES, PEERS, PODS, SERVICES, SLICES, Store
+from otel_ebpf_receiver.identity.snapshot import Certainty, Snapshot, Trait
+from otel_ebpf_receiver.telemetry.workload import Workload
+from tests.identity.flows import S, addresses
+from tests.kubernetes import cluster
+
+NOW = unix_ns("2026-01-01T01:00:00Z")
+TRIMS: dict[str, Any] = {
+    PODS: lambda raw: objects.pod(raw, Wanted()),
+    PEERS: lambda raw: objects.peer(raw, Wanted()),
+    SERVICES: objects.service,
+    SLICES: objects.endpoint_slice,
+    NODES: objects.node,
+    NAMESPACES: objects.namespace,
+}
+
+
+class World:
+    """A store with a clock."""
+
+    def __init__(self, options: Options | None = None) -> None:
+        self.store = Store(options or Options(cluster.NODE))
+        self.now_ns = NOW
+        self.put(NODES, cluster.node(), cluster.node("node-1", "192.168.0.2", "10.2.0.0/24"))
+        self.put(NAMESPACES, cluster.namespace("kube-system"), cluster.namespace("shop"))
+
+    def put(self, kind: str, *raws: Any) -> bool:
+        values = [TRIMS[kind](raw) for raw in raws]
+        changes = [self.store.apply(kind, value.uid, value, self.now_ns) for value in values]
+        return any(changes)
+
+    def gone(self, kind: str, uid: str) -> None:
+        self.store.apply(kind, uid, None, self.now_ns)
+
+    def snapshot(self) -> Snapshot:
+        return self.store.build(self.now_ns, is_current=True)
+
+    def who(self, address: str, port: int | None = None, after_s: float = 0.0) -> str:
+        """service.name of who has an address, or a stroke."""
+        workload, _ = self.found(address, port, after_s)
+        return str(workload.attributes["service.name"]) if workload else "-"
+
+    def found(self, address: str, port: int | None = None, after_s: float = 0.0) -> tuple[Workload | None, Certainty]:
+        snapshot, ports = self.snapshot(), None if port is None else np.array([port])
+        answer = snapshot.find(addresses(address), np.array([self.now_ns + int(after_s * S)], np.uint64), ports)
+        number = int(answer.workload[0])
+        return snapshot.workloads[number] if number >= 0 else None, Certainty(int(answer.certainty[0]))
+
+    def traits(self, address: str, port: int | None = None) -> Trait:
+        snapshot = self.snapshot()
+        answer = snapshot.find(addresses(address), np.array([self.now_ns], np.uint64), None if port is None else np.array([port]))
+        return Trait(int(snapshot.traits[answer.workload[0]]))
+
+
+def test_a_pod_of_this_node_is_its_container() -> None:
+    """With one container the address is that container's; with several, the port says which."""
+    world = World()
+    world.put(PODS, cluster.pod("one", "10.1.0.2"))
+    world.put(PODS, cluster.pod("two", "10.1.0.3", containers=[cluster.container("a", "a", 80), cluster.container("b", "b", 81)]))
+
+    def container(address: str, port: int) -> object:
+        workload, _ = world.found(address, port)
+        return workload and workload.attributes.get("k8s.container.name")
+
+    assert [container("10.1.0.2", 99), container("10.1.0.3", 80), container("10.1.0.3", 81), container("10.1.0.3", 99)] == [
+        "main",
+        "a",
+        "b",
+        None,
+    ]
+    assert world.traits("10.1.0.2") & Trait.LOCAL
+
+
+def test_a_job_that_ended_gives_its_address_to_the_next_pod() -> None:
+    """Exchanges of the time of each name each, whatever came first; the ended one is kept for a minute."""
+    world = World()
+    world.put(PODS, cluster.pod("job", "10.9.0.2", start="2026-01-01T00:50:00Z"))
+    world.put(PODS, cluster.pod("job", "10.9.0.2", start="2026-01-01T00:50:00Z", phase="Succeeded", finished="2026-01-01T00:59:50Z"))
+    world.put(PODS, cluster.pod("next", "10.9.0.2", start="2026-01-01T00:59:40Z"))
+
+    assert [world.who("10.9.0.2", after_s=second) for second in (-600, -15, -9, 0)] == ["job", "job", "next", "next"]
+
+    world.now_ns += 120 * S
+    assert world.who("10.9.0.2", after_s=-200) == "-"
+
+
+def test_a_deleted_pod_is_believed_for_a_minute_unless_another_has_its_address() -> None:
+    """Deleted by force its processes go on; it is named, but not surely."""
+    world = World()
+    world.put(PODS, cluster.pod("old", "10.9.0.2"))
+    world.gone(PODS, "uid-old")
+
+    assert (world.who("10.9.0.2", after_s=-1), world.found("10.9.0.2", after_s=30)[1]) == ("old", Certainty.GRACE)
+
+    world.put(PODS, cluster.pod("new", "10.9.0.2", start="2026-01-01T01:00:10Z"))
+    assert [world.who("10.9.0.2", after_s=second) for second in (-1, 5, 20)] == ["old", "old", "new"]
+
+    world.now_ns += 61 * S
+    world.gone(PODS, "uid-new")
+    assert world.who("10.9.0.2", after_s=-70) == "-"
+
+
+def test_a_pod_that_ended_without_saying_when_ended_when_it_was_seen() -> None:
+    """And one that was never seen running had the address for no time."""
+    world = World()
+    world.put(PODS, cluster.pod("seen", "10.9.0.2"))
+    world.put(PODS, cluster.pod("seen", "10.9.0.2", phase="Failed"), cluster.pod("unseen", "10.9.0.3", phase="Failed"))
+
+    assert [world.who("10.9.0.2", after_s=-1), world.who("10.9.0.2", after_s=1), world.who("10.9.0.3", after_s=-1)] == ["seen", "-", "-"]
+
+
+def test_numbers_and_memory_come_back_after_many_pods() -> None:
+    """A thousand pods come and go: nothing of them stays."""
+    world = World()
+    world.snapshot()
+    before = len(world.snapshot().workloads)
+
+    for number in range(1000):
+        world.put(PODS, cluster.pod(f"p{number}", f"10.1.{number // 250}.{number % 250 + 1}"))
+        world.gone(PODS, f"uid-p{number}")
+        world.now_ns += 61 * S
+        snapshot = world.snapshot()
+
+    assert len(snapshot.workloads) <= before + 1
+    assert len(snapshot.claims) <= 8
+
+
+def test_an_unchanged_pod_is_no_news_and_keeps_its_workload() -> None:
+    """Heartbeats change nothing; a new label that was not asked for neither; what others keep by the workload stays valid."""
+    world = World()
+    world.put(PODS, cluster.pod("one", "10.1.0.2"))
+    first, _ = world.found("10.1.0.2")
+
+    assert not world.put(PODS, cluster.pod("one", "10.1.0.2", labels={"beat": "2"}))
+    world.put(PODS, cluster.pod("two", "10.1.0.3"))
+    assert world.found("10.1.0.2")[0] is first
+
+
+def test_host_network_pods_are_found_by_their_declared_port_where_that_is_unique() -> None:
+    """Never by the node's address alone; two that declare the same port are only the node."""
+    world = World()
+    for name, ports in (("a", (9100, 9200)), ("b", (9200,))):
+        world.put(PODS, cluster.pod(name, "192.168.0.1", host_network=True, containers=[cluster.container("main", "x", *ports)]))
+
+    assert [world.who("192.168.0.1", port) for port in (9100, 9200, 22)] == ["a", "node-0", "node-0"]
+    assert world.traits("192.168.0.1", 9100) & Trait.HOST
+
+    world.gone(PODS, "uid-b")
+    assert world.who("192.168.0.1", 9200) == "a"
+
+
+def test_services_are_their_addresses_ports_of_nodes_and_of_load_balancers() -> None:
+    """ClusterIP, NodePort on every node, a load balancer of its own, one that two share, and one that is the nodes' own address."""
+    world = World()
+    world.put(SERVICES, cluster.service("web", "10.96.0.1", node_port=30080, outer=("203.0.113.1", "192.168.0.1")))
+    world.put(SERVICES, cluster.service("api", "10.96.0.2", port=81, outer=("203.0.113.1",)))
+
+    assert [world.who("10.96.0.1", 80), world.who("192.168.0.1", 30080), world.who("192.168.0.2", 30080)] == ["web"] * 3
+    assert [world.who("203.0.113.1", 80), world.who("203.0.113.1", 81)] == ["web", "api"]
+    assert [world.who("192.168.0.1", 80), world.who("192.168.0.1", 82)] == ["web", "node-0"]
+
+
+def test_a_host_port_leads_into_its_pod() -> None:
+    """Not to the node: it answers nothing there."""
+    world = World()
+    world.put(PODS, cluster.pod("edge", "10.1.0.2", containers=[cluster.container("main", "x", host_ports=(8443,))]))
+
+    assert world.who("192.168.0.1", 8443) == "edge"
+    assert not world.traits("192.168.0.1", 8443) & Trait.HOST
+
+
+def test_without_peers_remote_pods_are_what_backs_a_service() -> None:
+    """By slices; pods of this node by themselves; a host-network endpoint by its port; the rest stays unknown."""
+    world = World()
+    world.put(PODS, cluster.pod("own", "10.1.0.2"))
+    world.put(SLICES, cluster.endpoint_slice("web", {"10.1.0.2": "node-0", "10.2.0.2": "node-1"}))
+    world.put(SLICES, cluster.endpoint_slice("agent", {"192.168.0.2": "node-1"}, port=9100))
+
+    assert [world.who("10.1.0.2"), world.who("10.2.0.2"), world.who("192.168.0.2", 9100)] == ["own", "web", "agent"]
+    assert [world.who("192.168.0.2", 22), world.who("10.2.0.3")] == ["node-1", "-"]
+
+
+def test_with_peers_remote_pods_are_themselves() -> None:
+    """Their slices add nothing but endpoints that are no pods; unclaimed addresses of a node's range are that node."""
+    world = World()
+    world.store.watch_peers(is_on=True)
+    world.put(SLICES, cluster.endpoint_slice("web", {"10.2.0.2": "node-1", "10.2.0.9": "node-1"}))
+    world.put(SLICES, cluster.endpoint_slice("outside", {"203.0.113.7": ""}, are_pods=False))
+    labels = {"pod-template-hash": "77"}
+    world.put(PEERS, cluster.pod("front-77-x", "10.2.0.2", node="node-1", owner=("ReplicaSet", "front-77"), labels=labels))
+
+    assert [world.who("10.2.0.2"), world.who("203.0.113.7"), world.who("10.2.0.9")] == ["front", "outside", "node-1"]
+    assert world.found("10.2.0.9")[1] is Certainty.GUESS
+
+
+def test_only_pods_whose_node_runs_an_agent_make_client_spans() -> None:
+    """Known from the agents' headless Service; this node's own always."""
+    world = World(Options(cluster.NODE, agents_service="ops/agents"))
+    world.store.watch_peers(is_on=True)
+    world.put(PODS, cluster.pod("own", "10.1.0.2"))
+    world.put(PEERS, cluster.pod("far", "10.2.0.2", node="node-1"))
+
+    assert (bool(world.traits("10.1.0.2") & Trait.ASKS_AUDIBLY), bool(world.traits("10.2.0.2") & Trait.ASKS_AUDIBLY)) == (True, False)
+
+    world.put(SLICES, cluster.endpoint_slice("agents", {"192.168.0.2": "node-1"}, namespace="ops"))
+    assert world.traits("10.2.0.2") & Trait.ASKS_AUDIBLY
+
+
+@pytest.mark.parametrize(
+    ("options", "space", "on_space", "on_pod", "is_selected"),
+    [
+        ({}, "shop", {}, {}, True),
+        ({"include": ("shop-*",)}, "shop", {}, {}, False),
+        ({"include": ("sh*",)}, "shop", {}, {}, True),
+        ({"exclude": ("shop",)}, "shop", {}, {}, False),
+        ({"include": ("*",), "exclude": ("shop",)}, "shop", {}, {}, False),
+        ({}, "shop", {objects.ENABLED: "false"}, {}, False),
+        ({}, "shop", {}, {objects.ENABLED: "false"}, False),
+        ({}, "shop", {objects.ENABLED: "false"}, {objects.ENABLED: "true"}, True),
+    ],
+)
+def test_namespaces_and_annotations_select(
+    options: dict[str, Any], space: str, on_space: dict[str, str], on_pod: dict[str, str], is_selected: bool
+) -> None:
+    """Globs of the configuration, then the pod's annotation, then its namespace's."""
+    world = World(replace(Options(cluster.NODE), **options))
+    world.put(PODS, cluster.pod("one", "10.1.0.2", namespace=space, annotations=on_pod))
+    world.put(NAMESPACES, cluster.namespace(space, on_space))
+
+    assert bool(world.traits("10.1.0.2") & Trait.SELECTED) is is_selected
+
+
+def test_injected_and_exporting_pods_are_instrumented() -> None:
+    """By annotation of the pod or its namespace, or because they were seen to export; then they make no CLIENT spans of ours."""
+    world = World()
+    inject = objects.INJECT_PREFIX + "java"
+    world.put(NAMESPACES, cluster.namespace("java", {inject: "true"}))
+    world.put(PODS, cluster.pod("plain", "10.1.0.2"), cluster.pod("injected", "10.1.0.3", annotations={inject: "ops/agent"}))
+    world.put(PODS, cluster.pod("by-space", "10.1.0.4", namespace="java"))
+    world.put(PODS, cluster.pod("not", "10.1.0.5", namespace="java", annotations={inject: "false"}))
+
+    def instrumented() -> list[bool]:
+        return [bool(world.traits(f"10.1.0.{last}") & Trait.INSTRUMENTED) for last in (2, 3, 4, 5)]
+
+    assert instrumented() == [False, True, True, False]
+    assert world.store.mark_exporting("uid-plain")
+    assert not world.store.mark_exporting("uid-plain")
+    assert instrumented() == [True, True, True, False]
+    assert not world.traits("10.1.0.2") & Trait.ASKS_AUDIBLY
+
+
+def test_owners_are_asked_for_once_and_change_the_resource() -> None:
+    """ReplicaSets of this node's pods, Jobs of all; a Deployment's uid comes with the answer."""
+    world = World()
+    world.store.watch_peers(is_on=True)
+    for number in (1, 2):
+        world.put(
+            PODS, cluster.pod(f"web-77-{number}", f"10.1.0.{number}", owner=("ReplicaSet", "web-77"), labels={"pod-template-hash": "77"})
+        )
+    world.put(PEERS, cluster.pod("api-88-x", "10.2.0.1", node="node-1", owner=("ReplicaSet", "api-88"), labels={"pod-template-hash": "88"}))
+    world.put(PEERS, cluster.pod("nightly-1-x", "10.2.0.2", node="node-1", owner=("Job", "nightly-1")))
+
+    assert {one.name for one in world.store.wanted_owners()} == {"web-77", "nightly-1"}
+
+    world.store.set_owner("uid-web-77", Owner("Deployment", "web", "uid-web"))
+    world.store.set_owner("uid-nightly-1", Owner("CronJob", "nightly", "uid-nightly"))
+    workload, _ = world.found("10.1.0.2")
+    assert workload is not None
+    assert workload.attributes["k8s.deployment.uid"] == "uid-web"
+    assert world.who("10.2.0.2") == "nightly"
+    assert world.store.wanted_owners() == []
+
+
+def test_the_cluster_is_named_by_kube_system() -> None:
+    """Its uid is on every Resource, also of pods known before it."""
+    store = Store(Options(cluster.NODE))
+    world = World()
+    world.store = store
+    world.put(PODS, cluster.pod("one", "10.1.0.2"))
+    world.put(NAMESPACES, cluster.namespace("kube-system"))
+
+    workload, _ = world.found("10.1.0.2")
+
+    assert workload is not None
+    assert (store.cluster_uid, workload.attributes["k8s.cluster.uid"]) == ("uid-ns-kube-system", "uid-ns-kube-system")
+
+
+def test_this_node_is_known_on_its_loopback_even_without_its_object() -> None:
+    """Where nodes may not be listed the name is all there is, and it is enough."""
+    world = World()
+    world.store = Store(Options(cluster.NODE, node_service_name="box"))
+
+    assert [world.who("127.0.0.1"), world.who("::1")] == ["box", "box"]
+
+    world.put(NODES, cluster.node())
+    workload, _ = world.found("192.168.0.1")
+    assert workload is not None
+    assert workload.attributes["k8s.node.uid"] == "uid-node-0"
+    assert world.who("127.0.0.1") == "box"
+
+
+def test_a_list_replaces_everything_of_its_kind() -> None:
+    """What is not in it is gone, what is in it is so; the rest of the store stays."""
+    world = World()
+    world.put(PODS, cluster.pod("a", "10.1.0.2"), cluster.pod("b", "10.1.0.3"))
+    fresh = [TRIMS[PODS](cluster.pod("b", "10.1.0.3")), TRIMS[PODS](cluster.pod("c", "10.1.0.4"))]
+
+    is_news = world.store.replace(PODS, {one.uid: one for one in fresh}, world.now_ns)
+    again = world.store.replace(PODS, {one.uid: one for one in fresh}, world.now_ns)
+
+    assert (is_news, again) == (True, False)
+    assert [world.who("10.1.0.3"), world.who("10.1.0.4"), world.who("192.168.0.1")] == ["b", "c", "node-0"]
+    assert world.found("10.1.0.2")[1] is Certainty.GRACE
+
+
+def test_addresses_that_the_server_does_not_name_may_be_given() -> None:
+    """Bridges and tunnels of this node, told by whoever knows its links."""
+    world = World(Options(cluster.NODE, own_addresses=(packed("10.1.0.1"),)))
+
+    assert world.found("10.1.0.1")[1] is Certainty.EXACT
+    assert world.who("10.1.0.1") == "node-0"
