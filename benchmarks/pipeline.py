@@ -71,7 +71,8 @@ class Feed:
 
     def drain(self) -> Records:
         self._next += 1
-        return self._prepared[self._next - 1].copy()
+        batch = self._prepared[self._next - 1]
+        return batch.view(f"V{batch.dtype.itemsize}").copy().view(batch.dtype)
 
 
 class ToTraces:

@@ -1,4 +1,7 @@
-"""The agent's own error tree. Foreign exceptions are translated at the edge module, cause chained; only `cli.py` turns one into an exit code."""
+"""The agent's own error tree.
+
+Foreign exceptions are translated at the edge module, cause chained; only `cli.py` turns one into an exit code.
+"""
 
 from __future__ import annotations
 

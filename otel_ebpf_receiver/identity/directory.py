@@ -24,6 +24,11 @@ _SETTLED_MAX = 4096
 _SETTLED_NS = 60 * 10**9
 _TAPS_MAX = 1 << 24
 _ARRIVED, _LEFT = 1, 2
+# hot: benchmarks/identity.py. Plain numbers: before Python 3.12 reading a member of an enum costs as much as a numpy call.
+_LOCAL, _HOST, _NODE, _SELECTED, _INSTRUMENTED, _AUDIBLE = (
+    int(one) for one in (Trait.LOCAL, Trait.HOST, Trait.NODE, Trait.SELECTED, Trait.INSTRUMENTED, Trait.ASKS_AUDIBLY)
+)
+_EXACT, _GRACE, _GUESS = int(Certainty.EXACT), int(Certainty.GRACE), int(Certainty.GUESS)
 
 
 class Behind(IntEnum):
@@ -34,6 +39,9 @@ class Behind(IntEnum):
     WORKLOAD = 1
     """A pod or a container: the host end of its pair. Not a pair that carries the node's own address: that is an uplink."""
     LOOPBACK = 2
+
+
+_PAIR, _LOOPBACK = int(Behind.WORKLOAD), int(Behind.LOOPBACK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +166,7 @@ class Directory:
 
     def _plain_report(self, flows: Flows, behind: U8, clients: Int32) -> _Report:
         """Without Kubernetes: the server's side, but for the client behind a pair whom the configuration names."""
-        asks = (behind == Behind.WORKLOAD) & (flows.direction == _ARRIVED) & (clients >= 0)
+        asks = (behind == _PAIR) & (flows.direction == _ARRIVED) & (clients >= 0)
         self._asked_here[clients[asks]] = True
         return _Report(server=~asks, client=asks, joined=self._asked_here[clients], waits=np.zeros(len(asks), bool))
 
@@ -187,8 +195,8 @@ class Directory:
         n, policy, traits = len(waits), self._policy, snapshot.traits
         silent, uncounted = np.zeros(n, bool), np.zeros(n, bool)
         for side, is_reported in ((clients, report.client), (servers, report.server)):
-            is_wanted = np.where(side >= 0, traits[side] & Trait.SELECTED != 0, snapshot.reports_unknown)
-            told = is_reported & is_wanted & (traits[side] & Trait.INSTRUMENTED != 0)
+            is_wanted = np.where(side >= 0, traits[side] & _SELECTED != 0, snapshot.reports_unknown)
+            told = is_reported & is_wanted & (traits[side] & _INSTRUMENTED != 0)
             self._count(is_reported & ~is_wanted, told, ~waits)
             is_reported &= is_wanted
             if policy.drops_instrumented_spans and policy.drops_instrumented_metrics:
@@ -211,7 +219,7 @@ class Directory:
 
 
 def _unnamed(snapshot: Snapshot, workload: Int32) -> npt.NDArray[np.intp]:
-    return np.flatnonzero((workload < 0) | (snapshot.traits[workload] & Trait.NODE != 0))
+    return np.flatnonzero((workload < 0) | (snapshot.traits[workload] & _NODE != 0))
 
 
 def _find(snapshot: Snapshot, flows: Flows) -> tuple[Found, Found]:
@@ -226,33 +234,33 @@ def _find(snapshot: Snapshot, flows: Flows) -> tuple[Found, Found]:
 
 
 def _doubtful(side: Found, waits: Bools) -> npt.NDArray[np.intp]:
-    return np.flatnonzero((side.certainty == Certainty.GUESS) | (waits & (side.certainty != Certainty.EXACT)))
+    return np.flatnonzero((side.certainty == _GUESS) | (waits & (side.certainty != _EXACT)))
 
 
 def _cluster_report(snapshot: Snapshot, flows: Flows, behind: U8, client: Found, server: Found, arrived: Bools | None) -> _Report:
     """With Kubernetes: the side behind a pod's pair, and whoever lives in the node's own network. Takes back guesses that cannot be."""
     asker, answerer = snapshot.traits[client.workload], snapshot.traits[server.workload]
-    is_pair = behind == Behind.WORKLOAD
-    from_pair = (flows.direction == _ARRIVED) | ((flows.direction != _LEFT) & (asker & Trait.LOCAL != 0))
+    is_pair = behind == _PAIR
+    from_pair = (flows.direction == _ARRIVED) | ((flows.direction != _LEFT) & (asker & _LOCAL != 0))
     far, traits = np.where(from_pair, client.workload, server.workload), np.where(from_pair, asker, answerer)
     certainty = np.where(from_pair, client.certainty, server.certainty)
     # This node cannot be behind a pair of its own: what only its range names there is a pod that is not known yet.
-    is_new = is_pair & (certainty == Certainty.GUESS) & (traits & Trait.HOST != 0)
+    is_new = is_pair & (certainty == _GUESS) & (traits & _HOST != 0)
     if is_new.any():
         client.workload[is_new & from_pair] = -1
         server.workload[is_new & ~from_pair] = -1
     # A pair with somebody behind it who is known to be no pod of this node is a cable to somewhere else.
-    at_pair = is_pair & ((traits & Trait.LOCAL != 0) | (far < 0) | is_new)
-    asks_here, answers_here = asker & Trait.HOST != 0, answerer & Trait.HOST != 0
-    is_loop = behind == Behind.LOOPBACK
+    at_pair = is_pair & ((traits & _LOCAL != 0) | (far < 0) | is_new)
+    asks_here, answers_here = asker & _HOST != 0, answerer & _HOST != 0
+    is_loop = behind == _LOOPBACK
     outward = ~at_pair & (is_loop | (flows.direction == _LEFT)) & asks_here
     inward = (~at_pair & (is_loop | (flows.direction != _LEFT)) | (at_pair & from_pair)) & answers_here
     if arrived is not None:
         outward = (outward & (is_loop | ~arrived)) | (at_pair & ~from_pair & asks_here & ~arrived)
-    waits = at_pair & ((far < 0) | is_new | (certainty == Certainty.GRACE))
+    waits = at_pair & ((far < 0) | is_new | (certainty == _GRACE))
     return _Report(
         server=(at_pair & ~from_pair) | inward,
         client=(at_pair & from_pair) | outward,
-        joined=asker & Trait.ASKS_AUDIBLY != 0,
+        joined=asker & _AUDIBLE != 0,
         waits=waits,
     )

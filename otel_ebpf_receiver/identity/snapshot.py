@@ -100,7 +100,7 @@ class Snapshot:
     reports_unknown: bool = True
 
     def find(self, addresses: U8, times_unix_ns: U64, ports: I64 | None = None) -> Found:
-        """Who has `addresses` (u8, n x 16) at these times. `ports` (m): what the last m were listened on; of others a port means nothing."""
+        """Who has `addresses` (u8, n x 16) at these times. `ports` (m): what the last m were listened on; of others it means nothing."""
         # hot: benchmarks/identity.py
         high, low = halves(addresses)
         holder = self.holders.find(key_of(high, low)).astype(np.intp)

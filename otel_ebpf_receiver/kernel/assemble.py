@@ -1,6 +1,7 @@
 """Joins the C of the packet program and of the enabled sources into the one text that bcc compiles.
 
-bcc rewrites map calls only in the main text, so nothing is included; `#line` markers keep messages true. Pure: reads no environment and starts nothing.
+bcc rewrites map calls only in the main text, so nothing is included; `#line` markers keep messages true. Pure: reads no environment and
+starts nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ HOOKS = {
     "on_end": "struct __sk_buff *skb, struct flow *f, struct segment *p",
     "on_datagram": "struct __sk_buff *skb, struct segment *p",
 }
-"""What a source may look at, and the C parameters: first SYNs, bare ACKs, payload in order (bytes seen before, bytes missing), FIN and RST, UDP."""
+"""What a source may look at, and the C parameters: first SYNs, bare ACKs, payload in order (with the bytes of it seen before, and
+those missing
+before it), FIN and RST, UDP.
+"""
 
 _COUNTER = re.compile(r"\b(?:COUNT|OUTCOME)\((\w+)\)")
 
@@ -28,10 +32,15 @@ _COUNTER = re.compile(r"\b(?:COUNT|OUTCOME)\((\w+)\)")
 class KernelPart:
     """What a source adds to the kernel side, as data.
 
-    `files` are relative to `bpf/`: headers come before the packet program, `.c` files after it. `hooks` names entries of `HOOKS` that `<name>_<hook>` implements.
-    An `owner` takes connections over by its first program; it implements `<name>_flow`, `_joined`, `_unseen`, `_end_unseen`, `_waits`, `_peeks`, `_segment` and `_end_of`.
-    `records` is the map that its records leave by, `counters` the header and the per-CPU map of its counters, `pending` the map of open requests with the
-    offsets of its "sent" byte and of its start time, `maps` other maps that user space reads.
+    `files` are relative to `bpf/` (or absolute): headers come before the packet program, `.c` files after it. `hooks` names entries of
+    `HOOKS`
+    that `<name>_<hook>` implements. An `owner` takes connections over by its first program; it implements `<name>_flow`, `_joined`,
+    `_unseen`,
+    `_end_unseen`, `_waits`, `_peeks`, `_segment` and `_end_of`. `records` is the map that its records leave by, `counters` the header
+    and the
+    per-CPU map of its counters, `pending` the map of open requests with the offsets of its "sent" byte and of its start time, `maps`
+    other maps
+    that user space reads.
     """
 
     name: str
@@ -91,9 +100,13 @@ def _dispatch(parts: Iterable[KernelPart]) -> str:
         own = "lost" if name == "unseen" else name
         lines.append(f"static __always_inline {kind} own_{own}({parameters}) {{ {body}; }}")
     segment = "struct __sk_buff *skb, struct counters *c, struct flow *f, struct direction *d, struct direction *o, struct flow_key *k, struct segment *p"
-    lines.append(f"static __always_inline int own_segment({segment}) {{ {f'return {owner}_segment(skb, c, f, d, o, k, p)' if owner else 'return 0'}; }}")
+    lines.append(
+        f"static __always_inline int own_segment({segment}) {{ {f'return {owner}_segment(skb, c, f, d, o, k, p)' if owner else 'return 0'}; }}"
+    )
     end = "struct __sk_buff *skb, struct flow *f, struct direction *d, struct direction *o, struct flow_key *k, struct segment *p"
-    lines.append(f"static __always_inline int own_end({end}) {{ {f'return {owner}_end_of(skb, f, d, o, k, p)' if owner else 'return 0'}; }}")
+    lines.append(
+        f"static __always_inline int own_end({end}) {{ {f'return {owner}_end_of(skb, f, d, o, k, p)' if owner else 'return 0'}; }}"
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -117,7 +130,9 @@ def assemble(parts: Iterable[KernelPart], defines: Mapping[str, int | str] | Non
 
     for name in CORE:
         add(name)
-    pieces.append("enum { " + ", ".join(f"PROGRAM_{name} = {slot}" for slot, name in enumerate(slots) if name) + " };\n" if len(slots) > 1 else "")
+    pieces.append(
+        "enum { " + ", ".join(f"PROGRAM_{name} = {slot}" for slot, name in enumerate(slots) if name) + " };\n" if len(slots) > 1 else ""
+    )
     # `outcome` and `now_ns` are needed by owners, which come before the packet program.
     add("outcome.h")
     for part in parts:

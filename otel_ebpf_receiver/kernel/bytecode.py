@@ -1,6 +1,8 @@
-"""Compiled programs as data, and how they get into the kernel: maps are made, instructions get their descriptors, the verifier has its say.
+"""Compiled programs as data, and how they get into the kernel: maps are made, instructions get their descriptors, the verifier has its
+say.
 
-Kept in a cache folder by the hash of the C text, so that only the first start of a version pays for LLVM. Only root's own files are believed.
+Kept in a cache folder by the hash of the C text, so that only the first start of a version pays for LLVM. Only root's own files are
+believed.
 """
 
 from __future__ import annotations

@@ -1,16 +1,22 @@
 """Compiles the kernel side with bcc: runs as a child under the distribution's interpreter, and is the only file that imports bcc.
 
-Standard library besides, and nothing of this package: it is started as `python3 -I compile.py`. It reads one JSON request from standard input, prints one JSON
-answer (instructions, and which map each of them names), and ends: LLVM's memory goes with it. `python3 -I compile.py check` only tells bcc's version.
+Standard library besides, and nothing of this package: it is started as `python3 -I compile.py`. It reads one JSON request from
+standard input, prints one JSON
+answer (instructions, and which map each of them names), and ends: LLVM's memory goes with it. `python3 -I compile.py check` only tells
+bcc's version.
 """
 
+from __future__ import annotations
+
 import base64
+import contextlib
 import json
 import os
 import re
 import resource
 import struct
 import sys
+from typing import Any
 
 LOAD_MAP, PSEUDO_MAP_FD = 0x18, 1
 """BPF_LD | BPF_IMM | BPF_DW with src_reg BPF_PSEUDO_MAP_FD: the instruction that names a map."""
@@ -20,15 +26,13 @@ DECLARATION = re.compile(r"^BPF_(?:TABLE\((?:[^,]+,){3}\s*(\w+)|\w+\((\w+))", re
 """A map's declaration, by which bcc makes it: BPF_TABLE(type, key, value, name, size), or BPF_TYPE(name, ...)."""
 
 
-def _raise_memory_lock():
+def _raise_memory_lock() -> None:
     """Before Linux 5.11 maps count against RLIMIT_MEMLOCK; raising it needs CAP_SYS_RESOURCE."""
-    try:
+    with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    except (OSError, ValueError):
-        pass
 
 
-def _tables(bcc, module, text):
+def _tables(bcc: Any, module: Any, text: str) -> dict[int, str]:
     """Names of all maps by the descriptor that instructions hold."""
     found = {}
     for match in DECLARATION.finditer(text):
@@ -39,7 +43,7 @@ def _tables(bcc, module, text):
     return found
 
 
-def _references(code, tables):
+def _references(code: bytes, tables: dict[int, str]) -> list[tuple[int, str]]:
     """(index of the instruction, name of the map) for each that names one."""
     found = []
     for index in range(len(code) // 8):
@@ -49,7 +53,7 @@ def _references(code, tables):
     return found
 
 
-def compiled(request):
+def compiled(request: dict[str, Any]) -> dict[str, Any]:
     """The answer to a request: an error, or the programs."""
     os.environ["BCC_KERNEL_SOURCE"] = request["headers"]
     try:
@@ -70,14 +74,14 @@ def compiled(request):
     }
 
 
-def _shape(fd):
+def _shape(fd: int) -> list[int]:
     """Type, key size, value size, entries and flags of a map, as the kernel tells them (/proc/PID/fdinfo)."""
     with open(f"/proc/self/fdinfo/{fd}") as file:
         told = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
     return [int(told[name], 0) for name in ("map_type", "key_size", "value_size", "max_entries", "map_flags")]
 
 
-def main():
+def main() -> None:
     if sys.argv[1:] == ["check"]:
         try:
             import importlib.util

@@ -1,4 +1,5 @@
-"""Brings the kernel side up: a short-lived child compiles it, unless that was done before; the agent loads it, and works on its descriptors from then on.
+"""Brings the kernel side up: a short-lived child compiles it, unless that was done before; the agent loads it, and works on its
+descriptors from then on.
 
 The agent never imports bcc. `Compilation` is started before anything heavy is imported, so that both happen at the same time.
 """
@@ -28,7 +29,14 @@ from otel_ebpf_receiver.kernel.syscall import NR_BPF
 INTERPRETER = "/usr/bin/python3"
 """The distribution's own: bcc is a package of it."""
 TIMEOUT_S = 30.0
-FLAGS = ("-nostdinc", "-Wno-unused-value", "-Wno-macro-redefined", "-Wno-pointer-sign", "-Wno-duplicate-decl-specifier", "-Wno-address-of-packed-member")
+FLAGS = (
+    "-nostdinc",
+    "-Wno-unused-value",
+    "-Wno-macro-redefined",
+    "-Wno-pointer-sign",
+    "-Wno-duplicate-decl-specifier",
+    "-Wno-address-of-packed-member",
+)
 STDERR_KEPT = 4000
 """Characters of the compiler's messages that an error shows; a verifier log may be 20 MB."""
 
@@ -43,7 +51,9 @@ class KernelSource:
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """What is decided at compile time. `ring_bytes` is a power of two of pages; `parked` is the room of the hash transport, in records."""
+    """What is decided at compile time. `ring_bytes` is a power of two of pages; `parked` is the room of the hash transport, in
+    records.
+    """
 
     transport: str = "ring"
     ring_bytes: int = 16 << 20
@@ -63,7 +73,9 @@ class BuildOptions:
 
 
 class Compilation:
-    """The programs in the making: from the cache, or by a child that compiles. `finish` loads them; `abort` ends the child at once. Both reap it."""
+    """The programs in the making: from the cache, or by a child that compiles. `finish` loads them; `abort` ends the child at once.
+    Both reap it.
+    """
 
     def __init__(
         self,
@@ -126,7 +138,9 @@ class Compilation:
         finally:
             self.abort()
         if answer.get("error") == "no bcc" or answer.get("found") is False:
-            raise PreflightError(f"bcc: {self._interpreter} cannot import it; install the distribution's package (apt-get install python3-bpfcc)")
+            raise PreflightError(
+                f"bcc: {self._interpreter} cannot import it; install the distribution's package (apt-get install python3-bpfcc)"
+            )
         if "error" in answer:
             raise PreflightError(self._explain(answer))
         kept = self._kept or Bytecode.from_answer(answer)

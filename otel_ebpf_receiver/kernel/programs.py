@@ -84,7 +84,11 @@ class Programs:
             if source.part.records:
                 table = self._maps[source.part.records]
                 self.transports[source.part.name] = Ring(table, source.record) if transport == "ring" else Parked(table, source.record)
-        self._walks = {source.part.pending[0]: BatchWalk(self._maps[source.part.pending[0]], count=WALK, remove=False) for source in sources if source.part.pending[0]}
+        self._walks = {
+            source.part.pending[0]: BatchWalk(self._maps[source.part.pending[0]], count=WALK, remove=False)
+            for source in sources
+            if source.part.pending[0]
+        }
         self._pending = {source.part.pending[0]: source.part.pending[1:] for source in sources if source.part.pending[0]}
 
     def __enter__(self) -> Programs:
@@ -172,7 +176,9 @@ class Programs:
                 wanted[struct.pack("=I", bits) + packed(parsed.network_address)] = struct.pack("=I", verdict)
         table = self._maps["watched"]
         if len(wanted) > table.info.max_entries:
-            raise CaptureError(f"capture.addresses: {len(wanted)} networks are more than the {table.info.max_entries} that fit; name larger networks")
+            raise CaptureError(
+                f"capture.addresses: {len(wanted)} networks are more than the {table.info.max_entries} that fit; name larger networks"
+            )
         for key in self._prefixes - wanted.keys():
             table.remove(key)
         for key, value in wanted.items():

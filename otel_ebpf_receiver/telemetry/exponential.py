@@ -170,9 +170,12 @@ class Exponential:
     def _buckets(self, slots: Slots, counts: I64) -> list[bytes]:
         """The `positive` field of each point: its first index, and its counts from the first to the last that is not zero."""
         width = varint_width(counts)
-        packed = Rows(counts.size)
-        packed.varint(counts.ravel(), width)
-        blob = packed.matrix().tobytes()
+        if width == 1:
+            blob = counts.astype(np.uint8).tobytes()
+        else:
+            packed = Rows(counts.size)
+            packed.varint(counts.ravel(), width)
+            blob = packed.matrix().tobytes()
         used = counts > 0
         firsts, lasts = used.argmax(axis=1), BUCKETS - used[:, ::-1].argmax(axis=1)
         out = []

@@ -21,7 +21,7 @@ from otel_ebpf_receiver.telemetry.wire import Objects, key_values
 
 _OVERFLOW: Attributes = {names.METRIC_OVERFLOW: True}
 _OVERFLOW_KEY = 0x6F766572666C6F77
-_SERIES_BYTES = 600
+_SERIES_BYTES = 1200
 """What a series costs beside its values: its attributes as a mapping and encoded, and its place in the tables (measured)."""
 _POINTS = {9: HistogramDataPoint, 10: ExponentialHistogramDataPoint, 7: NumberDataPoint}
 

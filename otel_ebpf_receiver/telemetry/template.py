@@ -41,6 +41,23 @@ _RULES = (
 """The same rules, the first that holds, for one segment."""
 
 
+def _kind(bits: int, size_class: int, dashed: bool) -> int:
+    has_digit, has_letter = bits & _DIGIT > 0, bits & (_HEX | _LETTER) > 0
+    if has_digit and not bits & ~(_DIGIT | _DASH | _MARK):
+        return 1
+    if dashed and not bits & ~(_DIGIT | _HEX | _DASH):
+        return 2
+    if has_digit and not bits & ~(_DIGIT | _HEX) and size_class >= 1:
+        return 3
+    is_token = size_class >= 2 or (size_class == 1 and has_digit and has_letter)
+    return 4 if is_token and not bits & _OTHER else 0
+
+
+_KINDS = np.array([_kind(bits, row % 3, row >= 3) for row in range(6) for bits in range(64)], np.uint8)
+"""The kind by a UUID's dashes (0, 1), class of size (0 to 2) and classes of characters (0 to 63)."""
+_KINDS.flags.writeable = False
+
+
 def text(path: bytes, *, is_cut: bool = False) -> str:
     """The template of one path that starts with a slash. Of a cut one the last segment is unknown, and so is what follows."""
     segments = path.split(b"/")[1:]
@@ -60,8 +77,8 @@ def _segment(segment: bytes) -> str:
 def shapes(paths: U8, lengths: I64) -> U8:
     """The paths (n x width, each starting with a slash) with each variable segment replaced by one byte; equal for paths of equal template."""
     # hot: benchmarks/pipeline.py
-    column = np.arange(paths.shape[1])
-    flat = paths[column < lengths[:, None]]
+    column = np.arange(paths.shape[1], dtype=np.uint16)
+    flat = paths[column < lengths.astype(np.uint16)[:, None]]
     starts = np.flatnonzero(flat == _SLASH)
     sizes = np.diff(starts, append=len(flat))
     bits = np.bitwise_or.reduceat(_CLASS.take(flat), starts)
@@ -78,22 +95,14 @@ def shapes(paths: U8, lengths: I64) -> U8:
     gone = np.bincount(owner, sizes[variable] - 2, len(lengths))
     kept = lengths - gone.astype(np.int64)
     out = np.zeros_like(paths)
-    out[column < kept[:, None]] = flat[keep]
+    out[column < kept.astype(np.uint16)[:, None]] = flat[keep]
     return out
 
 
-def _kinds(bits: npt.NDArray[np.uint8], sizes: I64, dashed: Bools) -> U8:
+def _kinds(bits: U8, sizes: I64, dashed: Bools) -> U8:
     """The kind of each segment, from the classes of its characters, its size, and whether it has a UUID's dashes."""
-    has_digit = (bits & _DIGIT) > 0
-    has_letter = (bits & (_HEX | _LETTER)) > 0
-    is_hex = (bits & ~np.uint8(_DIGIT | _HEX)) == 0
-    plain = (bits & _OTHER) == 0
-    kinds = np.zeros(len(bits), np.uint8)
-    kinds[plain & ((sizes >= _LONG_MIN) | ((sizes >= _MIXED_MIN) & has_digit & has_letter))] = 4
-    kinds[is_hex & has_digit & (sizes >= _MIXED_MIN)] = 3
-    kinds[dashed & ((bits & ~np.uint8(_DIGIT | _HEX | _DASH)) == 0)] = 2
-    kinds[has_digit & ((bits & ~np.uint8(_DIGIT | _DASH | _MARK)) == 0)] = 1
-    return kinds
+    row = (sizes >= _MIXED_MIN).astype(np.int64) + (sizes >= _LONG_MIN) + 3 * dashed
+    return _KINDS.take((row << 6) + bits)
 
 
 def _dashed(flat: U8, starts: npt.NDArray[np.intp], sizes: I64) -> Bools:

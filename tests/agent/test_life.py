@@ -14,6 +14,8 @@ import pytest
 from tests.agent.process import START_S, STOP_S, AgentProcess, agent, curl, descendants, http_server
 from tests.capture.namespaces import join, namespace
 
+COLD = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /var/cache && exec "$@"', "sh")
+"""Without what earlier starts compiled."""
 LEAST = ("setpriv", "--bounding-set=-all,+bpf,+perfmon,+net_raw", "--inh-caps=-all")
 FIRST_PROCESS = ("unshare", "--pid", "--fork", "--kill-child")
 
@@ -39,8 +41,8 @@ def compiler_of(running: AgentProcess) -> int:
 
 
 def test_three_capabilities_are_enough() -> None:
-    """With BPF, PERFMON and NET_RAW and nothing else it becomes ready, and ends by SIGTERM with 0."""
-    with agent("--interface", "lo", prefix=LEAST) as running:
+    """With BPF, PERFMON and NET_RAW and nothing else it compiles, becomes ready, and ends by SIGTERM with 0."""
+    with agent("--interface", "lo", prefix=(*COLD, *LEAST)) as running:
         line = running.ready()
         code = running.stop()
 
@@ -64,7 +66,7 @@ def test_nothing_is_left_of_the_compiler() -> None:
 
 def test_sigterm_during_the_compile() -> None:
     """It ends with 0 at once, and the compiler's child with it."""
-    with agent("--interface", "lo") as running:
+    with agent("--interface", "lo", prefix=COLD) as running:
         wait_for(lambda: compiler_of(running))
         child = compiler_of(running)
 
@@ -96,7 +98,7 @@ def _catches_sigterm(pid: int) -> bool:
 @pytest.mark.parametrize("is_early", [True, False])
 def test_as_the_first_process(is_early: bool) -> None:
     """As PID 1 a signal without a handler would be ignored: it ends by SIGTERM, during the compile and later."""
-    with agent("--interface", "lo", prefix=FIRST_PROCESS) as running:
+    with agent("--interface", "lo", prefix=(*COLD, *FIRST_PROCESS)) as running:
         wait_for(lambda: descendants(running.pid))
         first = descendants(running.pid)[0]
         if is_early:

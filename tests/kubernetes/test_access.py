@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import certifi
@@ -147,15 +150,36 @@ def test_refusals_carry_what_the_server_said(tmp_path: Path) -> None:
     assert (caught.value.status, str(caught.value), caught.value.retry_after_s) == (429, "429: slow down", 7.0)
 
 
-def test_nobody_there_is_unreachable_at_once(tmp_path: Path) -> None:
-    """A refused connection is tried once, not three times: waiting is the watch's matter."""
+def test_nobody_there_is_unreachable(tmp_path: Path) -> None:
+    """A refused connection says so."""
     file = tmp_path / "kubeconfig"
     api = FakeApi()
     with api:
         file.write_text(api.kubeconfig())
-    made = Api(Access(str(file)))
 
     with pytest.raises(Unreachable, match="refused"):
-        made.get("/api/v1/nodes", {}, JSON)
+        Api(Access(str(file))).get("/api/v1/nodes", {}, JSON)
 
-    assert made.requests_total == 1
+
+def test_a_broken_connection_is_not_tried_again_by_itself(tmp_path: Path) -> None:
+    """Once, not three times in a row as the library would: waiting is the watch's matter."""
+    file = tmp_path / "kubeconfig"
+    accepted = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        file.write_text(FakeApi(port=server.getsockname()[1]).kubeconfig())
+        server.settimeout(0.5)
+
+        def accept() -> None:
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    connection, _ = server.accept()
+                    accepted.append(connection.recv(65536)[:3])
+                    connection.close()
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        with pytest.raises(Unreachable):
+            Api(Access(str(file))).get("/api/v1/nodes", {}, JSON)
+        thread.join()
+
+    assert accepted == [b"GET"]

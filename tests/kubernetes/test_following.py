@@ -58,6 +58,7 @@ def test_lists_come_in_pages_and_watches_go_on_from_them(tmp_path: Path) -> None
         with following(tmp_path, api.kubeconfig(), peers="services", timing=replace(QUICK, watch_low_s=300, watch_high_s=600)) as agent:
             agent.until_synced()
             agent.until_who("10.1.1.120", "p119")
+            until(lambda: bool(api.asked(PODS, watch="1")), "a watch")
             lists = [one for one in api.asked(PODS, fieldSelector="spec.nodeName=node-0") if "watch" not in one.query]
             watch = api.asked(PODS, watch="1")[0]
 

@@ -86,7 +86,7 @@ def test_a_pod_of_this_node_is_its_container() -> None:
 
 
 def test_a_job_that_ended_gives_its_address_to_the_next_pod() -> None:
-    """Exchanges of the time of each name each, whatever came first; the ended one is kept for a minute."""
+    """Exchanges of the time of each name each, whatever came first; after a minute the next change drops the ended one."""
     world = World()
     world.put(PODS, cluster.pod("job", "10.9.0.2", start="2026-01-01T00:50:00Z"))
     world.put(PODS, cluster.pod("job", "10.9.0.2", start="2026-01-01T00:50:00Z", phase="Succeeded", finished="2026-01-01T00:59:50Z"))
@@ -95,6 +95,7 @@ def test_a_job_that_ended_gives_its_address_to_the_next_pod() -> None:
     assert [world.who("10.9.0.2", after_s=second) for second in (-600, -15, -9, 0)] == ["job", "job", "next", "next"]
 
     world.now_ns += 120 * S
+    world.put(PODS, cluster.pod("other", "10.9.0.3"))
     assert world.who("10.9.0.2", after_s=-200) == "-"
 
 
@@ -311,6 +312,24 @@ def test_this_node_is_known_on_its_loopback_even_without_its_object() -> None:
     assert workload is not None
     assert workload.attributes["k8s.node.uid"] == "uid-node-0"
     assert world.who("127.0.0.1") == "box"
+
+
+def test_news_that_moves_nobody_keeps_the_tables() -> None:
+    """Only who somebody is changed: the snapshot is a new one with the same tables; a new address makes new tables."""
+    world = World()
+    world.put(PODS, cluster.pod("one", "10.1.0.2"))
+    first = world.snapshot()
+
+    world.put(PODS, cluster.pod("one", "10.1.0.2", annotations={"resource.opentelemetry.io/service.name": "renamed"}))
+    second = world.snapshot()
+    name = world.who("10.1.0.2")
+    world.put(PODS, cluster.pod("two", "10.1.0.3"))
+
+    assert name == "renamed"
+    assert "renamed" not in [one.attributes.get("service.name") for one in first.workloads]
+    assert second.claims is first.claims
+    assert world.snapshot().claims is not first.claims
+    assert [world.who(one) for one in ("10.1.0.2", "10.1.0.3")] == ["renamed", "two"]
 
 
 def test_a_list_replaces_everything_of_its_kind() -> None:

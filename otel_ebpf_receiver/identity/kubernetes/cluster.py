@@ -1,6 +1,6 @@
 """The cluster, followed: all watches, the owners they lack, and a new snapshot for the directory whenever something changed.
 
-It opens no socket and no thread of its own: `client` and `watch` do. Snapshots are built at most four times a second however much happens.
+It opens no socket and no thread of its own: `client` and `watch` do. Snapshots are built at most twice a second however much happens.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from otel_ebpf_receiver.identity.kubernetes.watch import Phase, State, Timing, W
 Peers = Literal["auto", "pods", "services"]
 PEERS_MAX = 2000
 """Pods up to which `peers: auto` watches them all."""
-_BUILD_INTERVAL_S = 0.25
+_BUILD_INTERVAL_S = 0.5
 _FIRST_WAIT_S = 2.0
 """How long the first snapshot waits for the slowest list, so that Resources are whole from the start."""
 _OWNERS_BUDGET_S = 1.0

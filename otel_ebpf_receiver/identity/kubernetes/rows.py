@@ -20,6 +20,8 @@ from otel_ebpf_receiver.telemetry.columns import AttributeValue
 
 _CLAIM = struct.Struct("<16sQQQii")
 _PORT = struct.Struct("<iHi")
+_LOOPBACK = bytes(15) + b"\x01"
+"""::1; its IPv4 sisters are a whole network."""
 _NO_ANNOTATIONS: Mapping[str, str] = {}
 
 
@@ -142,7 +144,10 @@ def node_rows(node: Node, around: Around) -> Rows:
     service_name = (around.options.node_service_name if is_own else "") or node.name
     number = around.slots.hold(key, traits, attributes.node_resource(node, service_name, around.cluster), node.name)
     addresses = (*node.addresses, *(around.options.own_addresses if is_own else ()))
-    return Rows(b"".join(_open_claim(address, number, around.group(address)) for address in addresses), b"", (key,))
+    claims = [_open_claim(address, number, around.group(address)) for address in addresses]
+    if is_own:
+        claims.append(_open_claim(_LOOPBACK, number, around.group(addresses[0]) if addresses else NO_GROUP))
+    return Rows(b"".join(claims), b"", (key,))
 
 
 def is_selected(pod_namespace: str, annotations: Mapping[str, str], around: Around) -> bool:

@@ -179,11 +179,8 @@ class Watch:
             query = {**self._resource.query, "limit": str(self._resource.page), **({"continue": token} if token else {})}
             with _no_collection():
                 page = self._api.get(self._resource.path, query, self._resource.list_accept)
-                if not isinstance(page, dict):
-                    raise Unreachable("a list is not an object")
+                token, version = _place(page)
                 self._take(page, found)
-            metadata = page.get("metadata") or {}
-            token, version = metadata.get("continue") or "", metadata.get("resourceVersion") or ""
             self._contact_s = time.monotonic()
             if not token:
                 self._sink.replace(self.kind, found)
@@ -335,6 +332,14 @@ def unix_ns() -> int:
 def monotonic_s() -> float:
     """The clock of `State`."""
     return time.monotonic()
+
+
+def _place(page: Any) -> tuple[str, str]:
+    """The continue token and the version of a list. Raises Unreachable for what is none: taken as empty it would wipe all out."""
+    metadata = page.get("metadata") if isinstance(page, dict) else None
+    if not isinstance(metadata, dict) or not metadata.get("resourceVersion") or not isinstance(page.get("items") or [], list):
+        raise Unreachable("the answer is no list of the API")
+    return metadata.get("continue") or "", metadata["resourceVersion"]
 
 
 @contextlib.contextmanager

@@ -140,15 +140,17 @@ def _shifted(rows: U8, start: I64, stop: I64) -> U8:
 
 
 def _path(whole: U8, lengths: I64) -> tuple[U8, I64, I64]:
-    marks = whole == ord("?")
-    if not marks.any():
-        return whole, lengths, np.zeros(len(lengths), np.int64)
-    place = marks.argmax(axis=1)
-    has = marks[np.arange(len(place)), place]
-    place = np.where(has, place, lengths)
+    query = np.zeros(len(lengths), np.int64)
+    marks = np.flatnonzero(whole.ravel() == ord("?"))
+    if not marks.size:
+        return whole, lengths, query
+    rows, columns = np.divmod(marks[::-1], whole.shape[1])
+    # Of several marks in a row the first counts: it is written last.
+    query[rows] = columns + 1
+    place = np.where(query > 0, query - 1, lengths)
     width = max(8, (int(place.max()) + 7) // 8 * 8)
-    path = np.multiply(whole[:, :width], np.arange(width) < place[:, None], dtype=np.uint8)
-    return path, place, np.where(has, place + 1, 0)
+    path = whole[:, :width] * (np.arange(width, dtype=np.uint16) < place.astype(np.uint16)[:, None])
+    return path, place, query
 
 
 def as_text(matrix: U8, lengths: I64) -> tuple[U8, I64]:
