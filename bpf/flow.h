@@ -1,16 +1,17 @@
 // A connection at a tap's domain and its two directions. Only packets of one direction write that direction's state.
-#define OWNER_WORDS 13
+#define OWNER_WORDS 14
 struct flow_key { u64 a[2], b[2]; u16 port_a, port_b; u32 domain; };    // a is the lower endpoint
 
 enum { NEW, KNOWN };                                            // stage of a direction: is `next` known?
-enum { ENDED = 1, AHEAD_FIN = 2, AFTER_GAP = 4 };               // marks of a direction: its FIN was seen; one came before missing bytes; the byte before was not seen
+// Marks of a direction: its FIN was seen; one came before missing bytes; the byte before was not seen; nothing was seen yet; all of `ahead`, of `second` was kept.
+enum { ENDED = 1, AHEAD_FIN = 2, AFTER_GAP = 4, FIRST = 8, KEPT_AHEAD = 16, KEPT_SECOND = 32 };
 
 struct direction {
   u64 left;                                                     // bytes that the owner lets pass unseen
   u32 next, ack;                                                // sequence number expected; acknowledgement sent last with data
-  u32 ahead, ahead_end;                                         // sequence numbers of what came before missing bytes; equal: nothing did
-  u64 ahead_tail;                                               // the last bytes of these
-  u16 held;                                                     // bytes of these, from the first on, that lie in `held`
+  u32 ahead, ahead_end, second, second_end;                     // sequence numbers of what came before missing bytes, in up to two pieces; equal ends: nothing
+  u32 origin;                                                   // sequence number of the first byte of `held`
+  u64 ahead_tail;                                               // the last bytes of these pieces
   u8 stage, marks;
   u32 entered, leaving;                                         // differ while a CPU is inside
   u32 turns;                                                    // segments that began with something else, while nothing is known
@@ -36,4 +37,4 @@ struct settings { u32 only, generation, watching, ignoring; };  // written by us
 struct prefix { u32 bits, address[4]; };                        // key of `watched`: bits of a v4-mapped address in network order
 struct tuple { u64 local[2], remote[2]; u16 local_port, remote_port; u32 zero; };
 struct message { u64 flow; u32 number, direction; };            // key of everything that belongs to a message or a direction
-struct held { u8 data[2 * HELD]; };                             // twice: the verifier sees offset and size apart
+struct held { u8 data[3 * HELD]; };                             // at most 2 * HELD are used: the verifier sees offset and size apart

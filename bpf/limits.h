@@ -6,10 +6,10 @@
 #define FLOWS 65536              // connections followed at once (all taps); about 300 bytes each
 #endif
 #ifndef HELD_FLOWS
-#define HELD_FLOWS 256           // directions that wait for a missing segment at once; 8 KiB each
+#define HELD_FLOWS 256           // directions that wait for a missing segment at once; 12 KiB each
 #endif
 #ifndef HELD
-#define HELD 4096                // bytes kept of what came before a missing segment, a power of two: two segments of Ethernet size
+#define HELD 4096                // half of what is kept of what came before a missing segment, a power of two: some segments of Ethernet size
 #endif
 #ifndef WATCHED
 #define WATCHED 16384            // watched or excluded addresses and networks

@@ -124,32 +124,78 @@ static __always_inline struct flow *begin(struct __sk_buff *skb, struct counters
   return flows.lookup(k);
 }
 
-// Keeps payload that came before missing bytes, or at least remembers that it passed. Only a prefix of it is kept.
-static __always_inline void hold(struct __sk_buff *skb, struct flow *f, struct direction *d, struct segment *p) {
+// Keeps payload that came before missing bytes at its place behind `origin`. 0: it does not fit.
+static __always_inline u32 keep_ahead(struct __sk_buff *skb, struct flow *f, struct direction *d, struct segment *p) {
   struct message m = {.flow = f->id, .direction = 1 + p->direction};
-  u32 zero = 0, size = p->size, end = p->seq + size, at = d->held, none = d->ahead == d->ahead_end;
+  u32 zero = 0, size = p->size, at = p->seq - d->origin;
+  if (size - 1 >= HELD || at >= 2 * HELD || at + size > 2 * HELD || p->off + size > p->length) return 0;
+  struct held *h = held.lookup(&m);
+  if (!h) {
+    struct held *empty = empty_held.lookup(&zero);
+    if (empty) held.update(&m, empty);
+    h = held.lookup(&m);
+  }
+  u64 n = size - 1, to = at;
+  barrier_var(n); n &= HELD - 1; n = n + 1; barrier_var(n);
+  barrier_var(to); to &= 2 * HELD - 1; barrier_var(to);
+  return h && !bpf_skb_load_bytes(skb, p->off, h->data + to, n);
+}
+
+// Remembers that payload came before missing bytes. Two pieces with a hole between them are told apart; of more, only that they passed.
+static __always_inline void hold(struct __sk_buff *skb, struct flow *f, struct direction *d, struct segment *p) {
+  u32 seq = p->seq, end = seq + p->size, none = d->ahead == d->ahead_end, one = d->second == d->second_end, marks = d->marks;
   if (p->flags & TCP_FIN) {
-    d->marks |= AHEAD_FIN;
+    marks |= AHEAD_FIN;
     if (!f->closer) f->closer = 1 + p->direction;
   }
-  if (none) { d->ahead = d->ahead_end = p->seq; at = d->held = 0; }
-  else if ((s32)(p->seq - d->ahead) < 0) { d->ahead = p->seq; d->held = 0; at = HELD; }    // a second hole: what was kept no longer follows
-  if (p->seq == d->ahead_end && at == d->ahead_end - d->ahead && size - 1 < HELD && at + size <= HELD && p->off + size <= p->length) {
-    struct held *h = held.lookup(&m);
-    if (!h) {
-      struct held *empty = empty_held.lookup(&zero);
-      if (empty) held.update(&m, empty);
-      h = held.lookup(&m);
-    }
-    u64 n = size - 1, to = at;
-    barrier_var(n); n &= HELD - 1; n = n + 1; barrier_var(n);
-    barrier_var(to); to &= HELD - 1; barrier_var(to);
-    if (h && !bpf_skb_load_bytes(skb, p->off, h->data + to, n)) d->held = at + size;
+  if (none) {
+    d->origin = seq - HELD;
+    d->ahead = d->ahead_end = seq;
+    d->second = d->second_end = 0;
+    marks |= KEPT_AHEAD;
+    one = 1;
   }
-  if ((s32)(end - d->ahead_end) <= 0) return;
-  d->ahead_end = end;
-  d->ahead_tail = 0;
-  if (size >= 8) bpf_skb_load_bytes(skb, p->off + size - 8, &d->ahead_tail, 8);
+  u32 kept = p->size ? keep_ahead(skb, f, d, p) : 1, lost_ahead = kept ? 0 : KEPT_AHEAD, lost_second = kept ? 0 : KEPT_SECOND;
+  if ((s32)(end - d->ahead_end) > 0 && (one || (s32)(end - d->second_end) > 0)) {
+    d->ahead_tail = 0;
+    if (p->size >= 8) bpf_skb_load_bytes(skb, p->off + p->size - 8, &d->ahead_tail, 8);
+  }
+  if (seq == d->ahead_end) {
+    d->ahead_end = end;
+    marks &= ~lost_ahead;
+    if (!one && end == d->second) {                             // the hole between the two is filled
+      d->ahead_end = d->second_end;
+      if (!(marks & KEPT_SECOND)) marks &= ~KEPT_AHEAD;
+      d->second = d->second_end = 0;
+    }
+  } else if (end == d->ahead) {
+    d->ahead = seq;
+    marks &= ~lost_ahead;
+  } else if (one && (s32)(seq - d->ahead_end) > 0) {
+    d->second = seq; d->second_end = end;
+    marks = kept ? marks | KEPT_SECOND : marks & ~KEPT_SECOND;
+  } else if (one && (s32)(end - d->ahead) < 0) {
+    d->second = d->ahead; d->second_end = d->ahead_end;
+    marks = marks & KEPT_AHEAD ? marks | KEPT_SECOND : marks & ~KEPT_SECOND;
+    d->ahead = seq; d->ahead_end = end;
+    marks = kept ? marks | KEPT_AHEAD : marks & ~KEPT_AHEAD;
+  } else if (!one && seq == d->second_end) {
+    d->second_end = end;
+    marks &= ~lost_second;
+  } else if (!one && end == d->second) {
+    d->second = seq;
+    marks &= ~lost_second;
+  } else if ((s32)(seq - d->ahead) < 0) {                       // a third piece, or one that overlaps
+    d->ahead = seq;
+    if ((s32)(end - d->ahead_end) > 0) d->ahead_end = end;
+    marks &= ~KEPT_AHEAD;
+  } else if (one) {
+    if ((s32)(end - d->ahead_end) > 0) { d->ahead_end = end; marks &= ~KEPT_AHEAD; }
+  } else if ((s32)(end - d->second_end) > 0) {
+    d->second_end = end;
+    marks &= ~KEPT_SECOND;
+  }
+  d->marks = marks;
 }
 
 static __always_inline int opaque(struct counters *c, u32 verdict) {
@@ -223,8 +269,8 @@ int packet(struct __sk_buff *skb) {
   }
   if (syn) p->seq = ++seq;
   if (d->stage == NEW) {
-    d->next = seq; d->ack = ~p->ack; d->stage = KNOWN;
-    d->marks = AFTER_GAP;
+    d->next = seq; d->ack = p->ack; d->stage = KNOWN;
+    d->marks = AFTER_GAP | FIRST;
     if (!syn && (f->joined || seq != other->ack)) own_joined(d);   // with only one half of the handshake seen, the other's acknowledgement tells
   }
   if (!size && !fin) { leave(d); return outcome(c, COUNT_handshake); }
@@ -240,7 +286,7 @@ int packet(struct __sk_buff *skb) {
     }
     else if (!own_waits(d) || (other->stage != NEW && (s32)(other->ack - d->next) > 0) || gap > WILD) {
       own_lost(d);                                              // truly unseen: the other side has acknowledged more
-      d->ahead = d->ahead_end = 0; d->held = 0;
+      d->ahead = d->ahead_end = d->second = d->second_end = 0;
       d->marks &= ~AHEAD_FIN;
     } else {
       if (d->ahead == d->ahead_end) c->n[COUNT_holes]++;

@@ -47,6 +47,17 @@ int http_end(struct __sk_buff *skb) {
   V(s->start) = hr->number;
   V(s->nl) = (s32)(hr->number - hq->number) > 0 ? hq->number : hr->number;       // a request may be answered before it has ended
   V(s->last) = hq->number + (hq->role == REQUEST && hq->phase >= CHUNK_SIZE && hq->phase < DONE);
+  // A response whose end may be among what was not seen: its flags, and whether it can be said to have failed.
+  V(s->n) = s->direction == V(s->response) ? V(s->skipped) : V(s->unseen);
+  V(s->id) = V(s->n) || hr->phase == CHUNKS_LOST ? HTTP_FLAG_UNCERTAIN_END | HTTP_FLAG_UNCERTAIN_SIZE : 0;
+  V(s->sure) = !V(s->id) || hr->phase == UNTIL_CLOSE || (hr->phase == FIXED && V(s->n) < r->left);
+  if (hr->phase == FIXED && !V(s->sure)) { V(s->id) = HTTP_FLAG_UNCERTAIN_END; r->left = 0; }
+  if (s->direction == V(s->response) ? V(s->skipped) : V(s->unseen)) V(s->certain_end) = 0;     // an answer may be among what was not seen
+  V(s->partly) = q->ahead != q->ahead_end || hq->cause || (s->direction == V(s->response) ? V(s->unseen) : V(s->skipped));      // of the request's body
+  V(s->status) = hr->role == RESPONSE && hr->phase == HEAD && (hr->status >= 200 || hr->status == 101) ? hr->status : 0;
+  V(s->start) = hr->number;
+  V(s->nl) = (s32)(hr->number - hq->number) > 0 ? hq->number : hr->number;       // a request may be answered before it has ended
+  V(s->last) = hq->number + (hq->role == REQUEST && hq->phase >= CHUNK_SIZE && hq->phase < DONE);
   V(s->id) = 0;                                                 // flags of a response whose end may be among what was not seen
   if (hr->phase == CHUNKS_LOST) V(s->id) = HTTP_FLAG_UNCERTAIN_END | HTTP_FLAG_UNCERTAIN_SIZE;
   else if ((s->direction == V(s->response) ? V(s->skipped) : V(s->unseen)) && hr->phase != UNTIL_CLOSE) {
@@ -103,8 +114,8 @@ int http_sweep(struct __sk_buff *skb) {
       o->request_end_ns = hq->last_ns;
       if (V(s->partly)) V(s->out.flags) |= HTTP_FLAG_UNCERTAIN_END | HTTP_FLAG_UNCERTAIN_SIZE;
     }
-    if (V(s->n) && V(s->id)) V(s->out.flags) |= V(s->id);
-    else if (!V(s->out.resp_done)) {
+    if (V(s->n)) V(s->out.flags) |= V(s->id);
+    if (!V(s->out.resp_done) && (!V(s->n) || V(s->sure))) {
       V(o->error) = V(s->reset) ? HTTP_ERROR_RESET : HTTP_ERROR_CLOSED;
       V(o->side) = V(s->k);
     }

@@ -90,6 +90,8 @@ static __always_inline void request_line(struct http_scratch *s, struct http_dir
   }
   if (V(s->same)) V(h->pipelined) = 1;                          // nothing was acknowledged since the request before
   V(s->same) = 1;
+  if (V(h->after_loss) && (s32)(V(s->other_number) - V(h->known)) <= 0) V(h->pipelined) = 1;       // what was lost held a request, and it is not answered
+  V(h->after_loss) = 0;
   V(r->request_ack) = V(h->ack);
   V(h->seq) = sequence(s, V(s->start));
   V(r->request_seq) = V(h->seq);

@@ -76,9 +76,9 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
                                         struct flow_key *k, struct segment *p) {
   u32 zero = 0, size = p->size, fin = p->flags & TCP_FIN, tentative = 0;
   struct http_direction *h = http_of(d), *o = http_of(other);
-  u32 same = d->ack == p->ack;                                  // as the bytes before, which belong to another message if one begins here
+  u32 same = d->ack == p->ack && !(d->marks & FIRST);           // as the bytes before, which belong to another message if one begins here
   u32 alone = !same && !(d->marks & AFTER_GAP) && other->next == p->ack && !o->interim;
-  d->marks &= ~AFTER_GAP;
+  d->marks &= ~(AFTER_GAP | FIRST);
   d->ack = p->ack;
   d->next += size + !!fin;
   if (fin) { d->marks |= ENDED; if (!f->closer) f->closer = 1 + p->direction; }
@@ -166,7 +166,8 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
   s->carried = h->phase == START && h->line; s->retry = b >= 'A' && b <= 'Z'; s->tentative = tentative; s->same = same; s->leaving = p->leaving; s->ifindex = p->ifindex;
   s->other_number = o->number; s->other_losses = o->losses; s->other_floor = o->floor; s->other_lost = o->lost_number;
   s->other_role = o->role; s->other_pipelined = o->pipelined; s->certain = o->healed_other == h->losses;
-  s->exact = s->certain && o->losses == o->healed && (s32)(p->ack - other->next) <= 0 && other->ahead == other->ahead_end;
+  s->paired = s->certain && o->losses == o->healed;
+  s->exact = s->paired && (s32)(p->ack - other->next) <= 0 && other->ahead == other->ahead_end;
   s->unseen = (s32)(p->ack - other->next) > 0 ? p->ack - other->next : 0;
   programs.call(skb, PROGRAM_http_stream);
   return 0;

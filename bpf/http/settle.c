@@ -32,6 +32,10 @@ int http_settle(struct __sk_buff *skb) {
   }
   u32 number = V(h->number), losses = V(h->losses), seen = V(h->seen);
   if (certain) V(h->lost_number) = number;
+  if (certain && V(s->paired)) {
+    V(h->known) = number;
+    V(h->after_loss) = 1;
+  }
   V(h->number) = number + more;
   V(h->floor) = number + more;
   V(h->losses) = losses + 1;

@@ -9,7 +9,7 @@
 #define HTTP_WINDOW 2048         // bytes of the frame looked at together, a power of two
 #endif
 #ifndef HTTP_STEPS
-#define HTTP_STEPS 112           // steps of one run: 33 runs a frame hold 64 KiB of the smallest messages and chunks
+#define HTTP_STEPS 128           // steps of one run: 33 runs a frame hold 64 KiB of the smallest messages and chunks
 #endif
 #define HTTP_WORDS 8             // words of 8 bytes looked at in one step
 #define HTTP_SLOTS_A_FLOW 4      // open requests of a flow that reuse their map entry: an insert costs six times as much
@@ -34,7 +34,9 @@ struct http_direction {                                         // lies in direc
   u16 line, status;                                             // bytes of an unfinished line in `http_partial`
   u8 phase, role, seen, header;                                 // header: in hand for a folded line
   u8 interim, alone, flags, cause;                              // alone: can be an anchor (see pair.h). cause: position is lost, by this HTTP_COUNT_*
-  u8 pipelined, resynchronised, minor, uncertain;               // uncertain: flags that the end of the message will get
+  u32 known;                                                    // requests before the last loss
+  u8 pipelined, resynchronised, minor, after_loss;
+  u8 uncertain, pad[3];                                         // uncertain: flags that the end of the message will get
 };
 _Static_assert(sizeof(struct http_direction) <= OWNER_WORDS * 8, "fits into the flow");
 
@@ -59,8 +61,9 @@ struct http_scratch {
   u32 nxt, stop, there;                                         // in the segment: first byte not yet in b, its end, end of what was captured
   u32 base;                                                     // sequence number at offset 0 of the segment
   u32 direction, fin, kept, verdict;                            // kept: the bytes come from `held`
-  u32 other_number, other_losses, other_floor, other_lost, other_role, other_pipelined, certain, exact, unseen;
-                                                                // of the other direction; certain: so far, the numbers of requests are; exact: of responses too;
+  u32 other_number, other_losses, other_floor, other_lost, other_role, other_pipelined, certain, paired, exact, unseen;
+                                                                // of the other direction; certain: so far, the numbers of requests are; paired: of responses too; exact: and
+                                                                // all that was acknowledged was seen;
                                                                 // unseen: what it sent was acknowledged further than it was seen
   u32 carried, tentative, retry, leaving, ifindex, entered_by_stream, reset, finished, certain_end, begun, last, response, both, status, skipped, partly, same;                       // the line in hand began earlier; it need not be a start line; one may come after a loss; the packet leaves by the tap
   u32 start, nl, eol, cut, from, to, id, k, n, odd, sure, next_phase, field, length, early, ready;                        // the line in hand; a value in it

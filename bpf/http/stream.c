@@ -1,6 +1,9 @@
 // An exact HTTP/1 stream parser. A stream is two operations: "next line" and "pass n bytes"; one loop does both, a turn of it is a step. The program calls
 // itself until the segment is used up; what is unfinished goes to `http_partial` and `flows`.
 
+// By its number: where bcc may not read the kernel's symbols it takes an older helper instead, which needs CAP_SYS_ADMIN.
+static long (*probe_read_kernel)(void *to, u32 size, const void *from) = (void *)113;
+
 // The window is used up: keep the unfinished line in front of it and load what follows. 0: the segment is used up too.
 static __always_inline int refill(struct __sk_buff *skb, struct http_scratch *s, struct http_direction *h, u32 end) {
   u32 line_held = end - V(s->line), skip = V(h->seen) & SKIP;   // of a line that is skipped, its end will be looked at
@@ -27,7 +30,7 @@ static __always_inline int refill(struct __sk_buff *skb, struct http_scratch *s,
   if (V(s->kept)) {
     struct held *x = held.lookup(&s->pm);
     if (!x) { V(s->nxt) = V(s->stop); fail(h, HTTP_COUNT_resync_gap); return 1; }
-    failed = bpf_probe_read_kernel(s->b + HTTP_CARRY, n, x->data + (nxt & (HELD - 1)));
+    failed = probe_read_kernel(s->b + HTTP_CARRY, n, x->data + (nxt & (2 * HELD - 1)));
   } else failed = bpf_skb_load_bytes(skb, nxt, s->b + HTTP_CARRY, n);
   if (failed) fail(h, HTTP_COUNT_resync_truncated);
   return 1;
