@@ -272,20 +272,25 @@ static __always_inline void chunk_begins(struct http_scratch *s, struct http_dir
   V(h->phase) = V(h->length) ? CHUNK_DATA : TRAILERS;
 }
 
+// A size of 8 to 15 digits; how many it has in s->k.
+static __always_inline void chunk_size_long(struct http_scratch *s, struct http_direction *h, u8 *p) {
+  u64 x = load8(p), y = load8(p + 8), w = not_hex(y);
+  u32 more = first(w | 1ULL << 63);
+  V(s->k) = 8 + more;
+  if (!w) { V(s->id) = H_CHUNK; return; }
+  V(h->length) = hex8(x) << 4 * more | (more ? hex8(y << (64 - 8 * more & 63) | '0' * ONES >> 8 * more) : 0);
+}
+
 // Size in hexadecimal; up to 15 digits here, more of them (zeros) in `http_odd`.
 static __always_inline void chunk_size(struct http_scratch *s, struct http_direction *h, u32 line, u32 cut) {
   u8 *p = &s->b[line & HTTP_MASK];
-  u64 x = load8(p), y = load8(p + 8), m = not_hex(x), w = not_hex(y);
-  V(s->k) = m ? first(m) : w ? 8 + first(w) : 16;
-  u32 digits = V(s->k);
-  if (digits == 16) { V(s->id) = H_CHUNK; return; }
+  u64 x = load8(p), m = not_hex(x);
+  u32 digits = first(m | 1ULL << 63);
+  if (!m) { chunk_size_long(s, h, p); digits = V(s->k); }       // 8 digits and more
+  else V(h->length) = hex8(x << (64 - 8 * digits & 63) | '0' * ONES >> 8 * digits);
+  if (V(s->id)) return;
   u64 b = *(p + (digits & 15)) * ONES ^ W8(';', '\r', '\n', ' ', '\t', ';', ';', ';');      // what may follow: an extension, white space, the line's end
   if (!digits || !((b - ONES) & ~b & HIGH)) { fail(h, HTTP_COUNT_resync_syntax); return; }
-  store8(s->value, '0' * ONES); store8(s->value + 8, '0' * ONES);
-  store8(s->value + 16, x); store8(s->value + 24, y);
-  u8 *t = s->value + (digits & 31);
-  u64 v = hex8(load8(t)) << 32 | hex8(load8(t + 8));
-  V(h->length) = v;
   V(h->phase) = CHUNK_EXTENSION;
   if (!cut) chunk_begins(s, h);
 }

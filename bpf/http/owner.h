@@ -118,7 +118,8 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
     h->ack = p->ack;
     h->alone = 0;
   } else if ((h->phase == START && !h->line) || h->phase == RESYNC) {   // must look like a start line before anything is spent on it
-    if (size && bpf_skb_load_bytes(skb, p->off, &b, 1)) b = 0;
+    if (h->seen & HTTP && h->phase == START) b = size ? 'H' : 0;        // as it did before; a look costs 25 ns
+    else if (size && bpf_skb_load_bytes(skb, p->off, &b, 1)) b = 0;
     if (h->phase == RESYNC) {
       tentative = 1;
       if (b < 'A' || b > 'Z') {
