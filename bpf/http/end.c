@@ -41,12 +41,6 @@ int http_end(struct __sk_buff *skb) {
   V(s->begun) = hr->phase >= CHUNK_SIZE && hr->phase < DONE;
   V(s->certain_end) = hr->losses == hr->healed && hq->losses == hr->healed_other && !hr->cause && hr->phase != CHUNKS_LOST && r->ahead == r->ahead_end && V(s->both) && s->fin;
   V(s->begun) = V(s->begun) && V(s->both) && s->fin;
-  if (s->direction == V(s->response) ? V(s->skipped) : V(s->unseen)) V(s->certain_end) = 0;     // an answer may be among what was not seen
-  V(s->partly) = q->ahead != q->ahead_end || hq->cause || (s->direction == V(s->response) ? V(s->unseen) : V(s->skipped));      // of the request's body
-  V(s->status) = hr->role == RESPONSE && hr->phase == HEAD && (hr->status >= 200 || hr->status == 101) ? hr->status : 0;
-  V(s->start) = hr->number;
-  V(s->nl) = (s32)(hr->number - hq->number) > 0 ? hq->number : hr->number;       // a request may be answered before it has ended
-  V(s->last) = hq->number + (hq->role == REQUEST && hq->phase >= CHUNK_SIZE && hq->phase < DONE);
   // A response whose end may be among what was not seen: its flags, and whether it can be said to have failed.
   V(s->n) = s->direction == V(s->response) ? V(s->skipped) : V(s->unseen);
   V(s->id) = V(s->n) || hr->phase == CHUNKS_LOST ? HTTP_FLAG_UNCERTAIN_END | HTTP_FLAG_UNCERTAIN_SIZE : 0;
@@ -58,12 +52,6 @@ int http_end(struct __sk_buff *skb) {
   V(s->start) = hr->number;
   V(s->nl) = (s32)(hr->number - hq->number) > 0 ? hq->number : hr->number;       // a request may be answered before it has ended
   V(s->last) = hq->number + (hq->role == REQUEST && hq->phase >= CHUNK_SIZE && hq->phase < DONE);
-  V(s->id) = 0;                                                 // flags of a response whose end may be among what was not seen
-  if (hr->phase == CHUNKS_LOST) V(s->id) = HTTP_FLAG_UNCERTAIN_END | HTTP_FLAG_UNCERTAIN_SIZE;
-  else if ((s->direction == V(s->response) ? V(s->skipped) : V(s->unseen)) && hr->phase != UNTIL_CLOSE) {
-    V(s->id) = HTTP_FLAG_UNCERTAIN_END | HTTP_FLAG_UNCERTAIN_SIZE;
-    if (hr->phase == FIXED && (s->direction == V(s->response) ? V(s->skipped) : V(s->unseen)) >= r->left) { V(s->id) = HTTP_FLAG_UNCERTAIN_END; r->left = 0; }
-  }
   u32 client = V(s->reset) ? s->direction != V(s->response) : f->closer == 1 + !V(s->response);
   V(s->k) = client ? HTTP_SIDE_CLIENT : HTTP_SIDE_SERVER;
   programs.call(skb, PROGRAM_http_sweep);

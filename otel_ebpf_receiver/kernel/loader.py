@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,6 +73,37 @@ class BuildOptions:
         return made | dict(self.defines)
 
 
+class _Loading:
+    """Loads programs on a thread of its own; `take` waits for them, `discard` closes them."""
+
+    def __init__(self, bytecode: Bytecode) -> None:
+        self._fds: dict[str, int] = {}
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, args=(bytecode,), name="loader")
+        self._thread.start()
+
+    def _run(self, bytecode: Bytecode) -> None:
+        try:
+            self._fds = load_bytecode(bytecode)
+        except Exception as error:  # told by `take`, on the thread that asked
+            self._error = error
+
+    def take(self) -> dict[str, int]:
+        """The descriptors, the caller's from now on. Raises what loading raised."""
+        self._thread.join()
+        if self._error:
+            raise self._error
+        fds, self._fds = self._fds, {}
+        return fds
+
+    def discard(self) -> None:
+        """Closes what was not taken. Safe twice."""
+        self._thread.join()
+        fds, self._fds = self._fds, {}
+        for fd in fds.values():
+            os.close(fd)
+
+
 class Compilation:
     """The programs in the making: from the cache, or by a child that compiles. `finish` loads them; `abort` ends the child at once.
     Both reap it.
@@ -106,6 +138,8 @@ class Compilation:
             self._child.stdin.close()
         except BrokenPipeError:
             pass
+        # The verifier takes most of a second: it works while the caller imports. After the child, for a process with threads must not fork.
+        self._loading = _Loading(self._kept) if self._kept else None
 
     def _start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         try:
@@ -123,7 +157,12 @@ class Compilation:
             ) from error
 
     def abort(self) -> None:
-        """Ends the child and reaps it. Safe twice."""
+        """Ends the child and reaps it, and closes what was loaded meanwhile. Safe twice."""
+        self._end_child()
+        if self._loading:
+            self._loading.discard()
+
+    def _end_child(self) -> None:
         if self._child.poll() is None:
             self._child.send_signal(signal.SIGKILL)
         self._child.wait()
@@ -135,8 +174,13 @@ class Compilation:
         """The loaded programs. Raises PreflightError: no bcc, no privilege, a verifier that refused, or no end within `timeout_s`."""
         try:
             answer = self._receive(time.monotonic() + timeout_s)
-        finally:
+            self._end_child()
+            return self._load(answer)
+        except BaseException:
             self.abort()
+            raise
+
+    def _load(self, answer: dict[str, Any]) -> Programs:
         if answer.get("error") == "no bcc" or answer.get("found") is False:
             raise PreflightError(
                 f"bcc: {self._interpreter} cannot import it; install the distribution's package (apt-get install python3-bpfcc)"
@@ -144,7 +188,7 @@ class Compilation:
         if "error" in answer:
             raise PreflightError(self._explain(answer))
         kept = self._kept or Bytecode.from_answer(answer)
-        fds = load_bytecode(kept)
+        fds = self._loading.take() if self._loading else load_bytecode(kept)
         if not self._kept:
             self._cache.put(self._key, answer)
         return Programs(fds, self._text, self._sources, self._options.transport, kept.bcc)

@@ -99,12 +99,11 @@ def _catches_sigterm(pid: int) -> bool:
 def test_as_the_first_process(is_early: bool) -> None:
     """As PID 1 a signal without a handler would be ignored: it ends by SIGTERM, during the compile and later."""
     with agent("--interface", "lo", prefix=(*COLD, *FIRST_PROCESS)) as running:
-        wait_for(lambda: descendants(running.pid))
-        first = descendants(running.pid)[0]
         if is_early:
             wait_for(lambda: compiler_of(running))
         else:
             running.ready()
+        first = descendants(running.pid)[0]
 
         os.kill(first, 15)
         code = running.process.wait(STOP_S)
