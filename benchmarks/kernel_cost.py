@@ -24,9 +24,9 @@ import numpy as np
 
 from benchmarks.machine import describe, median
 from otel_ebpf_receiver.config.schema import Config
-from otel_ebpf_receiver.kernel.assemble import KernelPart
+from otel_ebpf_receiver.kernel.assemble import KernelPart, KernelSource
 from otel_ebpf_receiver.kernel.bytecode import Cache
-from otel_ebpf_receiver.kernel.loader import BuildOptions, KernelSource, load
+from otel_ebpf_receiver.kernel.loader import BuildOptions, load
 from otel_ebpf_receiver.kernel.programs import Programs
 from otel_ebpf_receiver.kernel.syscall import TestRun
 from otel_ebpf_receiver.sources.http.kernel import kernel_source
@@ -234,7 +234,9 @@ def load_bench(defines: dict[str, int | str]) -> Iterator[Any]:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--define", action="append", default=[], metavar="NAME=VALUE", help="build with another limit, to see what costs")
+    arguments.add_argument(
+        "--define", action="append", default=[], metavar="NAME=VALUE", help="build with another limit, to see what costs"
+    )
     options = arguments.parse_args()
     print(describe())
     for programs in load_bench(dict(one.split("=", 1) for one in options.define)):

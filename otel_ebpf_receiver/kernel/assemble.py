@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 CORE = ("limits.h", "net.h", "bytes.h", "counters.h", "flow.h", "maps.h")
 ENTRY = "packet"
 HOOKS = {
@@ -53,6 +55,14 @@ class KernelPart:
     pending: tuple[str, int, int] = ("", 0, 0)
     maps: tuple[str, ...] = ()
     defines: Mapping[str, int | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSource:
+    """A source's C and the dtype of its records."""
+
+    part: KernelPart
+    record: np.dtype[np.void]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from otel_ebpf_receiver.errors import PreflightError
-from otel_ebpf_receiver.kernel.assemble import ENTRY, KernelPart, ProgramText, assemble, bpf_directory
+from otel_ebpf_receiver.kernel.assemble import ENTRY, KernelSource, ProgramText, assemble, bpf_directory
 from otel_ebpf_receiver.kernel.bytecode import Bytecode, Cache
 from otel_ebpf_receiver.kernel.bytecode import load as load_bytecode
 from otel_ebpf_receiver.kernel.programs import Programs
@@ -40,14 +38,6 @@ FLAGS = (
 )
 STDERR_KEPT = 4000
 """Characters of the compiler's messages that an error shows; a verifier log may be 20 MB."""
-
-
-@dataclass(frozen=True, slots=True)
-class KernelSource:
-    """A source's C and the dtype of its records."""
-
-    part: KernelPart
-    record: np.dtype[np.void]
 
 
 @dataclass(frozen=True, slots=True)

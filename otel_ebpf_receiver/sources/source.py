@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from otel_ebpf_receiver.kernel.assemble import KernelPart
 from otel_ebpf_receiver.telemetry.columns import I64, U64, Instrument, Kind, Linkage, Points, Records, Seen, SpanColumns
 from otel_ebpf_receiver.telemetry.routes import Routes
 from otel_ebpf_receiver.telemetry.sampling import Candidates
@@ -27,16 +28,6 @@ class Signal(Enum):
 
     SPANS = "spans"
     METRICS = "metrics"
-
-
-@dataclass(frozen=True, slots=True)
-class KernelPart:
-    """The C of a source: files below `bpf/`, joined in this order; the hooks it implements; its programs; the file that names its counters."""
-
-    files: tuple[str, ...]
-    hooks: tuple[str, ...]
-    programs: tuple[str, ...]
-    counters: str
 
 
 class View(Protocol):

@@ -85,6 +85,4 @@ def exposition(readings: Iterable[Reading]) -> str:
 
 
 def _name(instrument: Instrument) -> str:
-    return metric_name(
-        instrument.name, instrument.unit, is_counter=instrument.kind is Kind.COUNTER, is_gauge=instrument.kind is Kind.GAUGE
-    )
+    return metric_name(instrument.name, instrument.unit, is_counter=instrument.kind is Kind.COUNTER, is_gauge=instrument.kind is Kind.GAUGE)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_ebpf_receiver.telemetry.columns import F64, U8, U64
-from otel_ebpf_receiver.telemetry.wire import Objects, Rows, whole_strings
+from otel_ebpf_receiver.telemetry.wire import Objects, Rows
 
 _BODY_BYTES = 46
 
@@ -84,8 +84,7 @@ class Exemplars:
 
     def encode(self, slots: npt.NDArray[np.intp], tag: int) -> Objects:
         """The exemplar fields (`tag`) of each series' point."""
-        out = np.empty(len(slots), object)
-        out[:] = b""
+        out = np.full(len(slots), b"", object)
         at, times = self.taken(slots)
         if not at.size:
             return out
@@ -97,12 +96,11 @@ class Exemplars:
         rows.raw(self._span[at])
         rows.constant(b"\x2a\x10")
         rows.raw(self._trace[at])
-        pieces = whole_strings(rows.matrix())
-        where = {slot: number for number, slot in enumerate(slots.tolist())}
-        owners = at // self.places
-        bounds = np.flatnonzero(np.diff(owners, prepend=-1, append=-1))
-        for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-            out[where[int(owners[start])]] = b"".join(pieces[start:stop].tolist())
+        blob = rows.matrix().tobytes()
+        # `at` follows the order of `slots`: those of one series are one piece of the blob.
+        ends = np.cumsum(np.count_nonzero(self._time.reshape(-1, self.places)[slots], axis=1)) * rows.width
+        begins = np.concatenate(([0], ends[:-1]))
+        out[:] = [blob[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
         return out
 
     def of(self, slot: int) -> list[Exemplar]:

@@ -7,16 +7,19 @@ the finest scale; only a series whose range outgrows its buckets is touched one 
 from __future__ import annotations
 
 import math
+import operator
 
 import numpy as np
 import numpy.typing as npt
 
 from otel_ebpf_receiver.telemetry.aggregation import Extremes, Slots, open_point, temporality, times
 from otel_ebpf_receiver.telemetry.columns import F64, I64, U64
-from otel_ebpf_receiver.telemetry.wire import Objects, Rows, varint, varint_width
+from otel_ebpf_receiver.telemetry.wire import Objects, Rows, varint_width, whole_strings
 
 BUCKETS = 160
 SCALE_MAX = 20
+_OFFSET_WIDTH, _DATA_WIDTH = 5, 3
+"""Bytes of the padded varints: an index has at most 32 bits, 160 counts at most 1600 bytes."""
 _EMPTY = np.iinfo(np.int64).max
 
 
@@ -147,8 +150,8 @@ class Exponential:
         """`ExponentialHistogram.data_points` entries without the `behind` bytes that the caller appends to each."""
         counts, sums, zeros = self._reported(slots)
         low, high = self._extremes.freeze(slots)
-        buckets = self._buckets(slots, counts)
-        lengths = np.fromiter(map(len, buckets), np.int64, len(buckets))
+        first, data = _packed(counts)
+        lengths = np.fromiter(map(len, data), np.int64, len(data))
         rows = Rows(len(slots))
         length = open_point(rows)
         begin = rows.width
@@ -156,39 +159,20 @@ class Exponential:
         rows.fixed64(0x21, (counts.sum(axis=1) + zeros).astype(np.uint64))
         rows.fixed64(0x29, sums)
         rows.constant(b"\x30")
-        scale = self._scale[slots]
-        rows.varint(((scale << 1) ^ (scale >> 63)).astype(np.uint64) & np.uint64(0x7F), 1)
+        rows.varint(_zigzag(self._scale[slots]), 1)
         rows.fixed64(0x39, zeros.astype(np.uint64))
         rows.fixed64(0x61, low)
         rows.fixed64(0x69, high)
+        # The positive buckets come last: their first index, then as many counts as there are.
+        rows.constant(b"\x42")
+        rows.varint(1 + _OFFSET_WIDTH + 1 + _DATA_WIDTH + lengths, _DATA_WIDTH)
+        rows.constant(b"\x08")
+        rows.varint(_zigzag(np.where(lengths > 0, self._first[slots] + first, 0)), _OFFSET_WIDTH)
+        rows.constant(b"\x12")
+        rows.varint(lengths, _DATA_WIDTH)
         length[:] = rows.width - begin + behind + lengths
-        heads = [row.tobytes() for row in rows.matrix()]
         out = np.empty(len(slots), object)
-        out[:] = [head + tail for head, tail in zip(heads, buckets, strict=True)]
-        return out
-
-    def _buckets(self, slots: Slots, counts: I64) -> list[bytes]:
-        """The `positive` field of each point: its first index, and its counts from the first to the last that is not zero."""
-        width = varint_width(counts)
-        if width == 1:
-            blob = counts.astype(np.uint8).tobytes()
-        else:
-            packed = Rows(counts.size)
-            packed.varint(counts.ravel(), width)
-            blob = packed.matrix().tobytes()
-        used = counts > 0
-        firsts, lasts = used.argmax(axis=1), BUCKETS - used[:, ::-1].argmax(axis=1)
-        out = []
-        ranges = np.stack((firsts, lasts, counts.any(axis=1)), axis=1)
-        for row, (begin, end, is_used) in enumerate(ranges.tolist()):
-            if not is_used:
-                out.append(b"")
-                continue
-            offset = int(self._first[slots[row]]) + begin
-            body = b"\x08" + varint(offset << 1 if offset >= 0 else (-offset << 1) - 1)
-            data = blob[(row * BUCKETS + begin) * width : (row * BUCKETS + end) * width]
-            body += b"\x12" + varint(len(data)) + data
-            out.append(b"\x42" + varint(len(body)) + body)
+        out[:] = list(map(operator.add, whole_strings(rows.matrix()).tolist(), data))
         return out
 
     def freeze(self, slots: Slots) -> None:
@@ -208,3 +192,25 @@ class Exponential:
 
     def tail(self) -> bytes:
         return temporality(self._is_delta)
+
+
+def _zigzag(values: I64) -> U64:
+    """Signed numbers as protobuf's sint32 has them."""
+    return ((values << 1) ^ (values >> 63)).astype(np.uint64)
+
+
+def _packed(counts: I64) -> tuple[I64, list[bytes]]:
+    """Of each row the place of the first count that is not zero, and the counts from there to the last one as packed varints."""
+    used = counts > 0
+    first, stop = used.argmax(axis=1), BUCKETS - used[:, ::-1].argmax(axis=1)
+    stop = np.where(used[np.arange(len(counts)), first], stop, first)
+    width = varint_width(counts)
+    if width == 1:
+        blob = counts.astype(np.uint8).tobytes()
+    else:
+        packed = Rows(counts.size)
+        packed.varint(counts.ravel(), width)
+        blob = packed.matrix().tobytes()
+    origin = np.arange(len(counts)) * BUCKETS
+    begins, ends = ((origin + place) * width for place in (first, stop))
+    return first, [blob[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -157,7 +158,7 @@ class Red:
         payloads: list[Payload] = []
         resource = series.resource[slots]
         bounds = runs(resource).tolist()
-        for start_row, stop_row in zip(bounds[:-1], bounds[1:], strict=True):
+        for start_row, stop_row in pairwise(bounds):
             for begin, end in _chunks(sizes, start_row, stop_row):
                 blob = _metric(series, pieces[begin:end])
                 payloads += out.put(int(resource[begin]), blob, end - begin)

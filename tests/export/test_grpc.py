@@ -80,7 +80,13 @@ def test_the_sdk_keeps_what_we_rely_on() -> None:
 
 def test_the_environment_is_not_read_behind_our_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Variables that the official class would misread (seconds, none, other headers, missing files) change nothing."""
-    for name, value in {"TIMEOUT": "abc", "COMPRESSION": "none", "HEADERS": "x=1", "CERTIFICATE": "/missing", "ENDPOINT": "http://no:1"}.items():
+    for name, value in {
+        "TIMEOUT": "abc",
+        "COMPRESSION": "none",
+        "HEADERS": "x=1",
+        "CERTIFICATE": "/missing",
+        "ENDPOINT": "http://no:1",
+    }.items():
         monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
         monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_TRACES_{name}", value)
     with GrpcReceiver() as receiver:

@@ -286,6 +286,7 @@ def test_the_end_of_an_outage_is_said(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_fault_of_a_transport_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """An unexpected exception counts the payload as failed, and the sender goes on."""
+
     class Faulty:
         calls = 0
 

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import otel_ebpf_receiver.sources.http
-from otel_ebpf_receiver.kernel.loader import BuildOptions, KernelSource
+from otel_ebpf_receiver.kernel.assemble import KernelSource
+from otel_ebpf_receiver.kernel.loader import BuildOptions
 from otel_ebpf_receiver.kernel.loader import load as load_programs
 from otel_ebpf_receiver.sources.http.kernel import kernel_source
 from tests.kernel.harness import Kernel

@@ -12,7 +12,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otel_ebpf_receiver.export.queue import Payload
 from otel_ebpf_receiver.pipeline import Line, TelemetryOptions
-from otel_ebpf_receiver.sources.http import HttpOptions, source
+from otel_ebpf_receiver.sources.http import source
+from otel_ebpf_receiver.sources.http.options import HttpOptions
 from otel_ebpf_receiver.sources.source import Source, View
 from otel_ebpf_receiver.telemetry.columns import Records
 from otel_ebpf_receiver.telemetry.routes import RouteOptions
@@ -38,7 +39,9 @@ class Feed:
 class Known:
     """Says the same of every flow: both kinds are reported, of the workloads given."""
 
-    def __init__(self, server: Workload | None = None, client: Workload | None = None, names: Mapping[bytes, str] | None = None, **more: bool) -> None:
+    def __init__(
+        self, server: Workload | None = None, client: Workload | None = None, names: Mapping[bytes, str] | None = None, **more: bool
+    ) -> None:
         self.workloads = tuple(workload for workload in (server, client) if workload is not None)
         self._server = 0 if server is not None else -1
         self._client = len(self.workloads) - 1 if client is not None else -1
@@ -46,7 +49,14 @@ class Known:
 
     def identify(self, flows: Flows) -> Identified:
         n = len(flows.tap)
-        out = Identified(self.workloads, np.full(n, self._server, np.int32), np.full(n, self._client, np.int32), np.ones(n, bool), np.ones(n, bool), np.zeros(n, bool))
+        out = Identified(
+            self.workloads,
+            np.full(n, self._server, np.int32),
+            np.full(n, self._client, np.int32),
+            np.ones(n, bool),
+            np.ones(n, bool),
+            np.zeros(n, bool),
+        )
         return replace(out, **{name: np.full(n, value) for name, value in self._more.items()})  # type: ignore[arg-type]
 
     def name(self, address: bytes) -> str:
@@ -101,7 +111,12 @@ def run(
     sources: Sequence[Source] = (),
 ) -> Ran:
     """Runs batches of one source (HTTP unless told otherwise) through a whole pipeline."""
-    telemetry = TelemetryOptions(bytes(range(16)), {"service.name": "unknown_service"}, sampling=sampling or SamplingOptions("always_on", spans_per_second=0), routes=routes or RouteOptions())
+    telemetry = TelemetryOptions(
+        bytes(range(16)),
+        {"service.name": "unknown_service"},
+        sampling=sampling or SamplingOptions("always_on", spans_per_second=0),
+        routes=routes or RouteOptions(),
+    )
     used = sources[0] if sources else source(options or HttpOptions())
     line = Line(telemetry, [(used, Feed(*batches))], identity or Known(), UnixClock(), start_unix_ns=START_NS - MS)
     sink = Sink()
@@ -114,11 +129,13 @@ def run(
 
 
 def value(any_value: Any) -> Any:
+    """The plain value of an OTLP `AnyValue`."""
     which = any_value.WhichOneof("value")
     return [item.string_value for item in any_value.array_value.values] if which == "array_value" else getattr(any_value, which)
 
 
 def plain(attributes: Any) -> dict[str, Any]:
+    """OTLP attributes as a dict; none may be there twice."""
     out = {attribute.key: value(attribute.value) for attribute in attributes}
     assert len(out) == len(attributes), "no attribute is there twice"
     return out
@@ -148,9 +165,15 @@ def _spans(payload: Payload) -> list[dict[str, Any]]:
 
 def _points(payload: Payload) -> list[dict[str, Any]]:
     return [
-        {"resource": plain(resource.resource.attributes), "metric": metric.name, "unit": metric.unit, "attributes": plain(point.attributes), "point": point}
+        {
+            "resource": plain(resource.resource.attributes),
+            "metric": metric.name,
+            "unit": metric.unit,
+            "attributes": plain(point.attributes),
+            "point": point,
+        }
         for resource in ExportMetricsServiceRequest.FromString(payload.body).resource_metrics
         for scope in resource.scope_metrics
         for metric in scope.metrics
-        for point in getattr(metric, metric.WhichOneof("data")).data_points
+        for point in getattr(metric, metric.WhichOneof("data") or "").data_points
     ]

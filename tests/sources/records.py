@@ -42,6 +42,7 @@ def make(*exchanges: dict[str, Any], target: int = record.TARGET, slots: int = 0
 
 
 def fill(out: Records, number: int, exchange: dict[str, Any], kept: int = record.TARGET) -> None:
+    """Writes one exchange into a row."""
     given = dict(exchange)
     method, target = given.pop("method", "GET"), given.pop("target", "/")
     raw = target if isinstance(target, bytes) else target.encode()

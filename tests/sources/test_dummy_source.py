@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import otel_ebpf_receiver
-from otel_ebpf_receiver.sources.source import KernelPart, Offsets, Rows, Signal, Source
+from otel_ebpf_receiver.kernel.assemble import KernelPart
+from otel_ebpf_receiver.sources.source import Offsets, Rows, Signal, Source
 from otel_ebpf_receiver.telemetry.columns import Group, Instrument, Integers, Kind, Linkage, Part, Points, Records, Seen, SpanColumns
 from otel_ebpf_receiver.telemetry.keys import mix
 from otel_ebpf_receiver.telemetry.routes import Routes
@@ -33,7 +34,9 @@ class DummyView:
         self.records, self._zero = records, np.zeros(n, np.int64)
         self.start_unix_ns = self.end_unix_ns = records["time_ns"] + offsets_ns(records["time_ns"]).astype(np.uint64)
         nobody = np.zeros((n, 16), np.uint8)
-        self.flows = Flows(records["tap"].astype(np.int64), np.zeros(n, np.uint8), nobody, nobody, self._zero, self._zero, self.start_unix_ns)
+        self.flows = Flows(
+            records["tap"].astype(np.int64), np.zeros(n, np.uint8), nobody, nobody, self._zero, self._zero, self.start_unix_ns
+        )
         none = np.zeros(n, bool)
         words = np.stack((records["time_ns"], records["bytes"].astype(np.uint64)))
         self.linkage = Linkage(words, none, nobody, np.zeros((n, 8), np.uint8), none, np.zeros(n, "S1"), none)
@@ -51,7 +54,11 @@ class DummyView:
         return Candidates(self.who.report_server, self._zero > 0, self._zero > 0)
 
     def spans(self, kind: Kind, rows: Rows) -> SpanColumns:
-        return SpanColumns(kind, [Group(self._group().key[rows], lambda row: self._group().build(int(rows[row])))], [Integers("dummy.bytes", self.records["bytes"][rows])])
+        return SpanColumns(
+            kind,
+            [Group(self._group().key[rows], lambda row: self._group().build(int(rows[row])))],
+            [Integers("dummy.bytes", self.records["bytes"][rows])],
+        )
 
 
 class DummyDecoder:
@@ -63,10 +70,12 @@ class DummyDecoder:
 
 
 def dummy(*kinds: Kind) -> Source:
-    return Source("dummy", KernelPart(("dummy/dummy.c",), ("on_syn",), (), "dummy/counters.h"), RECORD, [COUNT], kinds, DummyDecoder, has_copies=False)
+    """The source, with spans of these kinds."""
+    return Source("dummy", KernelPart("dummy", ("dummy/dummy.c",), ("on_syn",)), RECORD, [COUNT], kinds, DummyDecoder, has_copies=False)
 
 
 def records() -> Records:
+    """Thirty records, ten of each kind."""
     return np.array([(START_NS + number, 1 + number % 3, number % 3, number) for number in range(30)], RECORD)
 
 

@@ -38,7 +38,9 @@ def exchanges(seed: int) -> list[dict[str, Any]]:
         unanswered = error and pick(True, False)
         row: dict[str, Any] = {
             "method": pick("GET", "GET", "POST", "BREW", "delete", "OPTIONS"),
-            "target": pick("/", f"/p/{number}", f"/q?{number}", "/" + "x" * int(random.integers(1, 250)), "/ü/ä", b"/\xc3\x28", "http://h.example/z"),
+            "target": pick(
+                "/", f"/p/{number}", f"/q?{number}", "/" + "x" * int(random.integers(1, 250)), "/ü/ä", b"/\xc3\x28", "http://h.example/z"
+            ),
             "host": pick("shop.example", "shop.example:81", "[::1]:8", "", "bad host", f"host{number % 7}"),
             "agent": pick("curl/8", "", "a" * 88, f"agent-{number % 5}"),
             "client": pick("10.0.0.1", "2001:db8::5", f"10.9.{number % 256}.1"),
@@ -77,6 +79,7 @@ def server_of(row: dict[str, Any]) -> tuple[str, int, str]:
 
 
 def error_of(row: dict[str, Any], kind: int) -> str | None:
+    """`error.type` as the conventions and the design say."""
     if row["status"] >= (500 if kind == SERVER else 400):
         return str(row["status"])
     if row["error"] and (kind == CLIENT or row["side"] == 2):
@@ -85,7 +88,11 @@ def error_of(row: dict[str, Any], kind: int) -> str | None:
 
 
 def metric_attributes(row: dict[str, Any], kind: int) -> dict[str, Any]:
-    out = {"http.request.method": row["method"] if row["method"] in ("GET", "POST", "OPTIONS") else "_OTHER", "network.protocol.version": f"1.{row['minor']}"}
+    """The attributes of an exchange in the metrics of one side."""
+    out = {
+        "http.request.method": row["method"] if row["method"] in ("GET", "POST", "OPTIONS") else "_OTHER",
+        "network.protocol.version": f"1.{row['minor']}",
+    }
     if row["status"]:
         out["http.response.status_code"] = row["status"]
     if error := error_of(row, kind):
@@ -97,6 +104,7 @@ def metric_attributes(row: dict[str, Any], kind: int) -> dict[str, Any]:
 
 
 def span_attributes(row: dict[str, Any], kind: int) -> dict[str, Any]:
+    """The attributes of its span of one side."""
     address, port, text = server_of(row)
     target = row["target"].decode("utf-8", "replace") if isinstance(row["target"], bytes) else row["target"]
     path = target.removeprefix("http://h.example").partition("?")[0]
@@ -128,6 +136,7 @@ def span_attributes(row: dict[str, Any], kind: int) -> dict[str, Any]:
 
 
 def batches(rows: list[dict[str, Any]]) -> list[Records]:
+    """The exchanges as records, 200 a batch."""
     return [make(*rows[start : start + 200]) for start in range(0, len(rows), 200)]
 
 
@@ -184,5 +193,10 @@ def test_metrics_of_random_exchanges_are_the_sdks(seed: int) -> None:
     assert ours.keys() == theirs.keys()
     for key, point in ours.items():
         other = theirs[key]
-        assert (point.count, list(point.bucket_counts), point.min, point.max) == (other.count, list(other.bucket_counts), other.min, other.max)
+        assert (point.count, list(point.bucket_counts), point.min, point.max) == (
+            other.count,
+            list(other.bucket_counts),
+            other.min,
+            other.max,
+        )
         assert point.sum == pytest.approx(other.sum)

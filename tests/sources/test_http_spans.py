@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from otel_ebpf_receiver.sources.http import HttpOptions
+from otel_ebpf_receiver.sources.http.options import HttpOptions
 from otel_ebpf_receiver.telemetry.routes import RouteOptions, RoutePattern
 from otel_ebpf_receiver.telemetry.sampling import SamplingOptions
 from otel_ebpf_receiver.telemetry.workload import Workload
@@ -177,7 +177,9 @@ def test_queries_are_exported_where_asked_for_and_masked() -> None:
     assert sorted(clients) == [f"{host}/a?{first}", f"{host}/b", f"{host}/c?{third}"]
 
 
-@pytest.mark.parametrize(("method", "name"), [("PATCH", "PATCH"), ("QUERY", "QUERY"), ("BREW", "HTTP"), ("get", "HTTP"), ("M" * 20, "HTTP")])
+@pytest.mark.parametrize(
+    ("method", "name"), [("PATCH", "PATCH"), ("QUERY", "QUERY"), ("BREW", "HTTP"), ("get", "HTTP"), ("M" * 20, "HTTP")]
+)
 def test_unknown_methods_are_other(method: str, name: str) -> None:
     """A method outside the conventions' list is `_OTHER`, its own text is beside it, and it never is in a name or a metric."""
     ran = run(make({"method": method}))
@@ -283,7 +285,9 @@ def test_a_server_span_alone_hangs_from_the_traceparent() -> None:
 def test_ids_do_not_depend_on_addresses_or_tap() -> None:
     """The same TCP numbers and start line give the same ids through any NAT and at any tap; other numbers give others."""
     here = run(make({"request_seq": 5, "response_seq": 9})).span()
-    there = run(make({"request_seq": 5, "response_seq": 9, "client": "192.0.2.1", "server": "192.0.2.2", "client_port": 1, "tap": 3})).span()
+    there = run(
+        make({"request_seq": 5, "response_seq": 9, "client": "192.0.2.1", "server": "192.0.2.2", "client_port": 1, "tap": 3})
+    ).span()
     other = run(make({"request_seq": 5, "response_seq": 10})).span()
 
     assert (here["trace_id"], here["span_id"]) == (there["trace_id"], there["span_id"])

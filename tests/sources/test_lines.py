@@ -13,6 +13,7 @@ from tests.sources.records import MS, START_NS, make
 
 
 def shown(records: Records, identity: Known | None = None) -> tuple[list[Row], Ran]:
+    """The rows of records, and the run that gave them."""
     views = Views()
     ran = run(records, watchers=[views], identity=identity)
     return [row for view in views.views if isinstance(view, HttpView) for row in rows(view)], ran
@@ -45,7 +46,9 @@ def test_a_row_is_one_readable_exchange() -> None:
 
     assert (row.client, row.server, row.method, row.path, row.status) == ("[2001:db8::1]:40000", "10.0.0.2:8080", "GET", "/a", 503)
     assert (row.ttfb_ns, row.duration_ns, row.request_bytes, row.response_bytes, row.error) == (3 * MS, 7 * MS, 3, 9, "503")
-    (row,), _ = shown(make({"method": "BREW"}), Known(Workload({"service.name": "shop", "service.namespace": "prod"}), Workload({"service.name": "web"})))
+    (row,), _ = shown(
+        make({"method": "BREW"}), Known(Workload({"service.name": "shop", "service.namespace": "prod"}), Workload({"service.name": "web"}))
+    )
     assert (row.client, row.server, row.method) == ("web:40000", "prod/shop:8080", "BREW")
 
 

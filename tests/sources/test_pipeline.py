@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from otel_ebpf_receiver.pipeline import Line, TelemetryOptions
-from otel_ebpf_receiver.sources.http import HttpOptions, source
+from otel_ebpf_receiver.sources.http import source
+from otel_ebpf_receiver.sources.http.options import HttpOptions
 from otel_ebpf_receiver.telemetry.sameness import Ranks
 from otel_ebpf_receiver.telemetry.sampling import SamplingOptions
 from otel_ebpf_receiver.telemetry.workload import NoIdentity
@@ -15,6 +16,7 @@ from tests.sources.records import MS, START_NS, UnixClock, make
 
 
 def line(feed: Feed, **options: object) -> tuple[Line, Sink]:
+    """A line over a feed, and the sink of its spans."""
     telemetry = TelemetryOptions(bytes(16), {"service.name": "unknown_service"}, **options)  # type: ignore[arg-type]
     made, sink = Line(telemetry, [(source(HttpOptions()), feed)], NoIdentity(), UnixClock(), start_unix_ns=START_NS), Sink()
     made.sinks = [sink]

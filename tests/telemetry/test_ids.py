@@ -45,6 +45,7 @@ def siphash(key: bytes, message: bytes, compress: int, finish: int) -> int:
 
 
 def linkage(rows: int = 5000, seed: int = 1) -> Linkage:
+    """Random rows, a third of them with a remote parent."""
     random = np.random.default_rng(seed)
     return Linkage(
         random.integers(0, 1 << 63, (9, rows), dtype=np.uint64),
@@ -102,7 +103,9 @@ def test_the_chain_leaves_out_spans_that_nobody_sends() -> None:
     link.traced[:] = [True, True, False, True]
     made = ids.derive(KEY, link)
 
-    client, client_has, server, server_has = ids.parents(made, link, np.array([True, False, False, False]), np.array([True, True, True, False]))
+    client, client_has, server, server_has = ids.parents(
+        made, link, np.array([True, False, False, False]), np.array([True, True, True, False])
+    )
 
     assert client_has.tolist() == [True, True, False, False]
     assert (client == link.parent_id).all()

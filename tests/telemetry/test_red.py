@@ -52,6 +52,7 @@ class Table:
 
 
 def points(collection: Collection) -> dict[tuple[str, str, Any], Any]:
+    """The points of a collection by service, metric and attribute; none may be there twice."""
     out: dict[tuple[str, str, Any], Any] = {}
     for payload in collection.payloads:
         count = 0
@@ -59,7 +60,7 @@ def points(collection: Collection) -> dict[tuple[str, str, Any], Any]:
             assert resource.schema_url == resource.scope_metrics[0].schema_url == names.SCHEMA_URL
             service = {item.key: item.value.string_value for item in resource.resource.attributes}["service.name"]
             for metric in resource.scope_metrics[0].metrics:
-                for point in getattr(metric, metric.WhichOneof("data")).data_points:
+                for point in getattr(metric, metric.WhichOneof("data") or "").data_points:
                     (attribute,) = point.attributes
                     key = attribute.value.int_value if attribute.key == "which" else attribute.key
                     assert (service, metric.name, key) not in out
@@ -69,7 +70,13 @@ def points(collection: Collection) -> dict[tuple[str, str, Any], Any]:
     return out
 
 
-def sdk_points(temporality: AggregationTemporality, batches: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]], *, exponential: bool, instrument: Instrument = DURATION) -> list[dict[int, Any]]:
+def sdk_points(
+    temporality: AggregationTemporality,
+    batches: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]],
+    *,
+    exponential: bool,
+    instrument: Instrument = DURATION,
+) -> list[dict[int, Any]]:
     """What the SDK exports after each batch."""
     reader = InMemoryMetricReader({Histogram: temporality, Counter: temporality})
     views = [View(instrument_name="*", aggregation=ExponentialBucketHistogramAggregation())] if exponential else []
@@ -86,13 +93,14 @@ def sdk_points(temporality: AggregationTemporality, batches: list[tuple[np.ndarr
         data = reader.get_metrics_data()
         assert data is not None
         metric = encode_metrics(data).resource_metrics[0].scope_metrics[0].metrics[0]
-        found = getattr(metric, metric.WhichOneof("data")).data_points
+        found = getattr(metric, metric.WhichOneof("data") or "").data_points
         out.append({point.attributes[0].value.int_value: point for point in found})
     provider.shutdown()
     return out
 
 
 def random_batches(seed: int) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """Values over many orders of magnitude, with zeros and exact bounds among them."""
     random = np.random.default_rng(seed)
     out = []
     for _ in range(4):
@@ -103,6 +111,7 @@ def random_batches(seed: int) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any
 
 
 def same_histogram(ours: Any, theirs: Any) -> None:
+    """Holds one explicit histogram against another."""
     assert list(ours.bucket_counts) == list(theirs.bucket_counts)
     assert list(ours.explicit_bounds) == list(theirs.explicit_bounds)
     assert (ours.count, ours.min, ours.max, ours.flags) == (theirs.count, theirs.min, theirs.max, theirs.flags)
@@ -110,6 +119,7 @@ def same_histogram(ours: Any, theirs: Any) -> None:
 
 
 def buckets(point: Any) -> dict[int, int]:
+    """Counts by index of an exponential histogram."""
     return {point.positive.offset + place: count for place, count in enumerate(point.positive.bucket_counts) if count}
 
 
@@ -223,6 +233,7 @@ def test_an_older_collection_cannot_be_accepted_late() -> None:
 
 
 def sampled(rows: list[int], first: int) -> Sampled:
+    """Exemplars for some rows, with ids that count up from `first`."""
     count = len(rows)
     ids = np.arange(first, first + count, dtype=np.uint8)
     trace, span = np.repeat(ids[:, None], 16, axis=1), np.repeat(ids[:, None], 8, axis=1)

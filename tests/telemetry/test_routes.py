@@ -16,12 +16,14 @@ WORKLOADS = (Workload({"service.name": "shop"}), Workload({"service.name": "bill
 
 
 def matrix(paths: list[str]) -> tuple[U8, I64]:
+    """Paths as the columns that routes are looked up by."""
     raw = [path.encode() for path in paths]
     width = max(8, (max(map(len, raw)) + 7) // 8 * 8)
     return np.array(raw, f"S{width}").view(np.uint8).reshape(len(raw), width), np.array(list(map(len, raw)))
 
 
 def resolve(routes: Routes, paths: list[str], which: int = 0, *, cut: bool = False) -> list[str]:
+    """The routes of some paths of one service."""
     rows, lengths = matrix(paths)
     keys = routes.resolve(WORKLOADS, np.full(len(paths), which, np.int32), rows, lengths, np.full(len(paths), cut))
     return [routes.text(int(key)) for key in keys]
@@ -101,7 +103,21 @@ def test_templates_replace_what_looks_variable(path: str, expected: str) -> None
 def test_the_vectorised_shape_agrees_with_the_template_of_one_path() -> None:
     """Random paths have equal shapes exactly where they have equal templates."""
     random = np.random.default_rng(5)
-    parts = ["", "a", "users", "7", "0123456789", "abcdef0123456789", "deadbeef", "A" * 33, "x1" * 8, "1.2", "%41b", "é", "123e4567-e89b-12d3-a456-426614174000"]
+    parts = [
+        "",
+        "a",
+        "users",
+        "7",
+        "0123456789",
+        "abcdef0123456789",
+        "deadbeef",
+        "A" * 33,
+        "x1" * 8,
+        "1.2",
+        "%41b",
+        "é",
+        "123e4567-e89b-12d3-a456-426614174000",
+    ]
     paths = ["/" + "/".join(random.choice(parts, random.integers(1, 6))) for _ in range(4000)]
 
     shapes = [row.tobytes() for row in template.shapes(*matrix(paths))]

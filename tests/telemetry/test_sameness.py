@@ -16,14 +16,17 @@ ARRIVED, LEFT = 1, 2
 
 
 def records(*rows: tuple[int, int, int, int]) -> Records:
+    """Records of (key, tap, direction, end)."""
     return np.array(list(rows), RECORD)
 
 
 def see(batch: Records) -> Seen:
+    """What tells them apart."""
     return Seen(batch["key"], batch["tap"], batch["direction"], batch["end"])
 
 
 def admit(once: Once, batch: Records, now_ms: int = 1000, ranks: Ranks = RANKS) -> list[tuple[int, int]]:
+    """Key and tap of the records that go on."""
     out = once.admit(batch, see, ranks, now_ns=now_ms * MS)
     return [(int(row["key"]), int(row["tap"])) for row in out]
 

@@ -27,14 +27,19 @@ STANDARD: dict[Sampler, sdk.Sampler] = {
 
 
 def traces(rows: int) -> U8:
+    """Random trace ids."""
     return np.random.default_rng(7).integers(0, 256, (rows, 16), dtype=np.uint8)
 
 
 def candidates(rows: int) -> Candidates:
+    """Rows that all want a span and are neither errors nor slow."""
     return Candidates(np.ones(rows, bool), np.zeros(rows, bool), np.zeros(rows, bool))
 
 
-def decide(options: SamplingOptions, link: Linkage, trace: U8, kind: Candidates | None = None, elapsed_s: float = 1.0) -> tuple[Sampled, States]:
+def decide(
+    options: SamplingOptions, link: Linkage, trace: U8, kind: Candidates | None = None, elapsed_s: float = 1.0
+) -> tuple[Sampled, States]:
+    """One decision of a fresh sampler over one kind of span."""
     states = States(link)
     return Sampling(options).sample(link, states, trace, [kind or candidates(len(trace))], elapsed_s)[0], states
 
@@ -58,7 +63,7 @@ def test_standard_samplers_are_bit_exact(name: Sampler) -> None:
 
     sampled, states = decide(options, link, trace)
 
-    expected = [row for row in range(3000) if asked(STANDARD[name], link, trace, row).decision.is_sampled()]
+    expected = [row for row in range(3000) if asked(STANDARD[name], link, trace, row).decision is sdk.Decision.RECORD_AND_SAMPLE]
     assert sampled.rows.tolist() == expected
     assert states.group(sampled) is None
     assert reasons(sampled) is None
@@ -75,7 +80,7 @@ def test_consistent_probability_follows_the_convention(share: float) -> None:
     sampled, states = decide(SamplingOptions("consistent_probability", share, spans_per_second=0), link, trace)
 
     results = {row: asked(oracle, link, trace, row) for row in range(2000)}
-    assert sampled.rows.tolist() == [row for row, result in results.items() if result.decision.is_sampled()]
+    assert sampled.rows.tolist() == [row for row, result in results.items() if result.decision is sdk.Decision.RECORD_AND_SAMPLE]
     group = states.group(sampled)
     for place, row in enumerate(sampled.rows.tolist()):
         ours = group.build(place).trace_state if group else ""

@@ -47,9 +47,9 @@ class Batch:
         self.small, self.has_small = random.integers(0, 5, rows), random.random(rows) < 0.7
         self.prefix = random.integers(0, 3, rows)
         self.links = Links(
-            random.integers(0, 256, (rows, 16), dtype=np.uint8) | 1,
-            random.integers(0, 256, (rows, 8), dtype=np.uint8) | 1,
-            random.integers(0, 256, (rows, 8), dtype=np.uint8) | 1,
+            random.integers(1, 256, (rows, 16), dtype=np.uint8),
+            random.integers(1, 256, (rows, 8), dtype=np.uint8),
+            random.integers(1, 256, (rows, 8), dtype=np.uint8),
             random.random(rows) < 0.5,
             random.integers(1, 1 << 62, rows, dtype=np.uint64),
             random.integers(1, 1 << 62, rows, dtype=np.uint64),
@@ -96,23 +96,26 @@ class Batch:
 
 
 def matrix(texts: list[bytes]) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], np.ndarray[Any, np.dtype[np.int64]]]:
+    """Texts as a matrix of bytes and their lengths."""
     width = max(8, *map(len, texts))
     return np.array(texts, f"S{width}").view(np.uint8).reshape(len(texts), width), np.array(list(map(len, texts)), np.int64)
 
 
 def new_resources() -> Resources:
+    """The table of Resources under test."""
     return Resources({"service.name": "unknown_service"}, {"added": "by user", "port": -1}, "1.0")
 
 
 def sdk_resources() -> list[Resource]:
+    """The same Resources as the SDK's, the host's last."""
     own = {"telemetry.sdk.name": "otel_ebpf_receiver", "telemetry.sdk.version": "1.0", "added": "by user"}
     known = [dict(workload.attributes) | own for workload in WORKLOADS]
     return [Resource(attributes, names.SCHEMA_URL) for attributes in [*known, {"service.name": "unknown_service", "port": -1} | own]]  # type: ignore[arg-type]
 
 
-def flat(request: ExportTraceServiceRequest) -> list[tuple[bytes, Any]]:
+def flat(request: ExportTraceServiceRequest) -> list[tuple[Any, ...]]:
     """All spans, each with its Resource, in an order that does not depend on how they were grouped."""
-    out = []
+    out: list[tuple[Any, ...]] = []
     for resource in request.resource_spans:
         assert resource.schema_url == names.SCHEMA_URL
         around = sorted(attribute.SerializeToString() for attribute in resource.resource.attributes)
@@ -121,7 +124,7 @@ def flat(request: ExportTraceServiceRequest) -> list[tuple[bytes, Any]]:
                 attributes = sorted(attribute.SerializeToString() for attribute in span.attributes)
                 del span.attributes[:]
                 out.append((span.span_id, around, scope.scope.SerializeToString(), scope.schema_url, attributes, span.SerializeToString()))
-    return sorted(out)  # type: ignore[return-value]
+    return sorted(out)
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -63,9 +63,7 @@ class Series:
 class SeriesStore:
     """Fulfils `Transport`; `series()` may be called from any thread."""
 
-    def __init__(
-        self, *, series_max: int = SERIES_MAX, expire_s: float = EXPIRE_S, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, *, series_max: int = SERIES_MAX, expire_s: float = EXPIRE_S, clock: Callable[[], float] = time.monotonic) -> None:
         self._series_max = series_max
         self._expire_s = expire_s
         self._clock = clock

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from otel_ebpf_receiver.sources.http import record
 from otel_ebpf_receiver.sources.http.caches import Caches
 from otel_ebpf_receiver.sources.http.columns import HttpView, shared_words
 from otel_ebpf_receiver.sources.http.instruments import all_instruments
+from otel_ebpf_receiver.sources.http.kernel import kernel_source
 from otel_ebpf_receiver.sources.http.options import HttpOptions
-from otel_ebpf_receiver.sources.source import KernelPart, Offsets, Source
+from otel_ebpf_receiver.sources.source import Offsets, Source
 from otel_ebpf_receiver.telemetry.columns import Kind, Records, Seen
 from otel_ebpf_receiver.telemetry.keys import mix
 
 NAME = "http"
-KERNEL = KernelPart(
-    files=("http/record.h", "http/state.h", "http/http.c"),
-    hooks=("on_segment", "on_end"),
-    programs=("http_stream", "http_end"),
-    counters="http/counters.h",
-)
 
 
 class HttpDecoder:
@@ -39,5 +33,5 @@ class HttpDecoder:
 
 def source(options: HttpOptions) -> Source:
     """The HTTP source as the user wants it. CLIENT spans come first: a SERVER span may hang from one."""
-    dtype = record.dtype(options.target, len(options.headers))
-    return Source(NAME, KERNEL, dtype, all_instruments(options), (Kind.CLIENT, Kind.SERVER), lambda: HttpDecoder(options))
+    compiled = kernel_source(options.target, options.headers)
+    return Source(NAME, compiled.part, compiled.record, all_instruments(options), (Kind.CLIENT, Kind.SERVER), lambda: HttpDecoder(options))

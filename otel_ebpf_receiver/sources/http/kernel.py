@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from otel_ebpf_receiver.kernel.assemble import KernelPart
-from otel_ebpf_receiver.kernel.loader import KernelSource
+from otel_ebpf_receiver.kernel.assemble import KernelPart, KernelSource
 from otel_ebpf_receiver.sources.http import record
 
 FILES = (
