@@ -4,7 +4,9 @@
 
 hot: the same segment many times in a row. What a segment changes (state of the connection and of its open request) is put back before each run by
 a small program in front (rewind.c), whose own cost is measured with the empty program behind it and taken off. The record goes to the ring, every
-counter counts. Of a round's batches the fastest is taken, since neighbours on the machine only ever add. cold: each run is another segment of one of many connections, alone in its system call; less the empty program, run likewise.
+counter counts. Of a round's batches the fastest is taken, since neighbours on the machine only ever add. cold: the segment comes alone, in a system
+call of its own, of a connection that was prepared just before; less the empty program, run likewise. of many: of 400 connections in turn, so that
+their state is in no near cache either.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ from tests.wire.packets import ACK, PSH, SYN
 CLIENT, SERVER = 0, 1
 BENCH = KernelPart("bench", (str(Path(__file__).with_name("rewind.c")),), programs=("bench_empty", "bench_save", "bench_rewind"))
 PACKET_SLOT, EMPTY_SLOT = 15, 14
-REPEAT, BATCHES, FLOWS, COLD = 250, 20, 400, 3
+REPEAT, BATCHES = 250, 20
+COLD, WIDE = 400, 400
 CHUNKS = 14
 
 
@@ -178,23 +181,20 @@ def hot(bench: Bench, row: Row) -> float:
     return (whole - bench.rewound(frame, EMPTY_SLOT)) / row.units
 
 
-def cold(bench: Bench, rows: Sequence[Row]) -> dict[str, float]:
-    """The same for segments that come alone, of many connections in turn."""
-    found: dict[str, list[float]] = {row.name: [] for row in rows}
-    empty: list[float] = []
-    for row in rows:
-        flows = [prepared(row) for _ in range(FLOWS)]
-        for before, _ in flows:
+def cold(bench: Bench, row: Row, width: int) -> float:
+    """The same for one segment alone in its system call, of each of `width` connections in turn."""
+    found, empty = [], []
+    for _ in range(COLD // width):
+        group = [prepared(row) for _ in range(width)]
+        for before, _ in group:
             bench.feed(before)
         bench.drain()
-        for _ in range(COLD if row.repeats_itself or row.payload[:1] in (b"\0", b"5") else 1):
-            for _, connection in flows:
-                frame = connection.frame(row.side, row.payload, PSH | ACK if row.payload else ACK)
-                empty.append(bench.once(frame, "bench_empty"))
-                found[row.name].append(bench.once(frame) / row.units)
-        bench.drain()
-    harness = median(empty)
-    return {row.name: median(found[row.name]) - harness / row.units for row in rows}
+        for _, connection in group:
+            frame = connection.frame(row.side, row.payload, PSH | ACK if row.payload else ACK)
+            empty.append(bench.once(frame, "bench_empty"))
+            found.append(bench.once(frame))
+    bench.drain()
+    return (median(found) - median(empty)) / row.units
 
 
 def shipped_source() -> tuple[KernelSource, BuildOptions]:
@@ -231,6 +231,17 @@ def load_bench(defines: dict[str, int | str]) -> Iterator[Any]:
             yield programs
 
 
+def show(found: dict[str, list[tuple[float, float, float]]]) -> None:
+    rounds = len(found[ROWS[0].name])
+    print(f"\nns, less the empty program; medians of {rounds} alternated rounds (hot: least to greatest)")
+    print(f"{'':44}{'hot':>7} {'must be':>8} {'ratio':>6}   {'':15}{'cold':>7} {'of many':>8}")
+    for row in ROWS:
+        hots, colds, many = (sorted(column) for column in zip(*found[row.name], strict=True))
+        must = f"{row.must_ns:8} {median(hots) / row.must_ns:6.2f}" if row.must_ns else " " * 15
+        ends = f"{hots[0]:.0f} to {hots[-1]:.0f}"
+        print(f"{row.name:44}{median(hots):7.1f} {must}   {ends:15}{median(colds):7.0f} {median(many):8.0f}")
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rounds", type=int, default=5)
@@ -241,20 +252,11 @@ def main() -> None:
     print(describe())
     for programs in load_bench(dict(one.split("=", 1) for one in options.define)):
         bench = Bench(programs)
-        hots: dict[str, list[float]] = {row.name: [] for row in ROWS}
-        colds: dict[str, list[float]] = {row.name: [] for row in ROWS}
+        found: dict[str, list[tuple[float, float, float]]] = {row.name: [] for row in ROWS}
         for _ in range(options.rounds):
             for row in ROWS:
-                hots[row.name].append(hot(bench, row))
-            for name, value in cold(bench, ROWS).items():
-                colds[name].append(value)
-        print(f"\nns, less the empty program; medians of {options.rounds} alternated rounds (hot: least to greatest)")
-        print(f"{'':44}{'hot':>7} {'must be':>8} {'ratio':>6}   {'':15}{'cold':>7}")
-        for row in ROWS:
-            value, values = median(hots[row.name]), hots[row.name]
-            must = f"{row.must_ns:8} {value / row.must_ns:6.2f}" if row.must_ns else " " * 15
-            ends = f"{min(values):.0f} to {max(values):.0f}"
-            print(f"{row.name:44}{value:7.1f} {must}   {ends:15}{median(colds[row.name]):7.0f}")
+                found[row.name].append((hot(bench, row), cold(bench, row, 1), cold(bench, row, WIDE)))
+        show(found)
         counters = programs.counters()
         print(f"records {counters['http_sent']:,}, lost {counters['http_lost']}; packets {counters['packets']:,}")
 

@@ -1,69 +1,167 @@
-"""Instructions and the verifier's work per program, on this kernel: a row each, for the table in docs/kernels.md.
+"""What the verifier makes of the kernel programs: `python benchmarks/verifier.py [--json]`, as root, prints a line per program and choice of options.
 
-Run: `scripts/bench verifier`, or in a virtual machine by `scripts/kernels`. Loads each program once more with the verifier's statistics.
+Compiles with the system's bcc, loads each program by itself with the verifier's statistics on, keeps nothing. Exit 1 when one is refused;
+then the end of the verifier's own log is shown. `scripts/kernels` runs it on every kernel, for docs/kernels.md.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
+import dataclasses
+import json
 import os
 import platform
 import re
 import struct
+import subprocess
+import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from otel_ebpf_receiver.kernel.bytecode import PROG_LOAD, SOCKET_FILTER, Cache
-from otel_ebpf_receiver.kernel.loader import Compilation
-from otel_ebpf_receiver.kernel.programs import Programs
+from otel_ebpf_receiver.kernel import compile as compiler
+from otel_ebpf_receiver.kernel.assemble import ENTRY, assemble, bpf_directory
+from otel_ebpf_receiver.kernel.bytecode import Bytecode, raise_memory_lock
+from otel_ebpf_receiver.kernel.loader import FLAGS, INTERPRETER, BuildOptions, KernelSource
 from otel_ebpf_receiver.kernel.syscall import bpf
 from otel_ebpf_receiver.sources.http.kernel import kernel_source
 
-STATISTICS = 4
-"""BPF_LOG_STATS."""
+MAP_CREATE, PROG_LOAD, SOCKET_FILTER = 0, 5, 1
+STATISTICS, WHOLE_LOG = 4, 1
+"""BPF_LOG_STATS (5.2): messages and totals, no states; BPF_LOG_LEVEL1: the path to the refusal."""
+LOG_BYTES, WHOLE_LOG_BYTES = 64 << 10, 256 << 20
+"""Before 6.4 a log that does not fit keeps its beginning; a refusal stands at its end."""
+LOG_LINES = 30
+LIMIT = 1_000_000
+"""Instructions that the verifier processes before it gives up (BPF_COMPLEXITY_LIMIT_INSNS)."""
 
 
-class _Keeping(Cache):
-    """Remembers what was compiled or kept."""
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Options under which the programs are looked at."""
 
-    found = None
-
-    def get(self, key: str):  # type: ignore[no-untyped-def]
-        """As its parent's."""
-        self.found = super().get(key)
-        return self.found
+    name: str
+    source: KernelSource
+    options: BuildOptions = BuildOptions()
 
 
-def measured(code: bytes, references: tuple[tuple[int, str], ...], programs: Programs) -> tuple[int, int, float]:
-    """(instructions, instructions processed by the verifier, milliseconds of CPU) of one program."""
-    patched = bytearray(code)
-    for index, table in references:
-        struct.pack_into("<i", patched, index * 8 + 4, programs.map(table).fd)
-    text = ctypes.create_string_buffer(bytes(patched), len(patched))
-    licence, log = ctypes.create_string_buffer(b"GPL"), ctypes.create_string_buffer(1 << 16)
-    head = (SOCKET_FILTER, len(code) // 8, ctypes.addressof(text), ctypes.addressof(licence), STATISTICS, len(log), ctypes.addressof(log))
-    begin = time.thread_time()
-    fd = bpf(PROG_LOAD, struct.pack("=IIQQIIQ", *head))
-    took = (time.thread_time() - begin) * 1e3
-    os.close(fd)
-    found = re.search(r"processed (\d+) insns", log.value.decode())
-    return len(code) // 8, int(found[1]) if found else 0, took
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One program: instructions, instructions that the verifier processed, milliseconds of the call that loads it. `refusal`: the end of its log."""
+
+    choice: str
+    program: str
+    instructions: int
+    processed: int
+    load_ms: float
+    refusal: str = ""
 
 
-def main() -> None:
-    """Prints the rows."""
-    Compilation([kernel_source()]).finish().close()
-    cache = _Keeping()
-    with Compilation([kernel_source()], cache=cache).finish() as programs:
-        if cache.found is None:
-            raise SystemExit("the compiled programs cannot be kept here (/var/cache/otel-ebpf-receiver); nothing to measure")
-        print(f"verifier on Linux {platform.release()}, bcc {programs.bcc_version}")
-        total = 0.0
-        for name, (code, references) in cache.found.programs.items():
-            instructions, processed, took = measured(code, references, programs)
-            total += took
-            print(f"  {name:12} {instructions:5} instructions {processed:8} processed {took:7.0f} ms")
-        print(f"  {'all':12} {'':33} {total:13.0f} ms")
+def choices() -> tuple[Choice, ...]:
+    """The default, and what costs the verifier most."""
+    headers = ("x-forwarded-for", "forwarded", "x-request-id", "x-b3-traceid")
+    return (
+        Choice("default", kernel_source()),
+        Choice("hash transport", kernel_source(), BuildOptions("hash")),
+        Choice("4 headers", kernel_source(headers=headers)),
+        Choice("target 1024, 4 headers", kernel_source(1024, headers)),
+    )
+
+
+def compiled(choice: Choice) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The request to the compiler and its answer. Raises RuntimeError."""
+    directory = bpf_directory()
+    text = assemble((choice.source.part,), choice.options.all_defines((choice.source,)), directory)
+    request = {"text": text.text, "flags": FLAGS, "headers": str(directory), "programs": [ENTRY, *(name for name in text.slots if name)]}
+    child = subprocess.run([INTERPRETER, "-I", compiler.__file__], input=json.dumps(request).encode(), capture_output=True, check=False)
+    answer = json.loads(child.stdout or '{"error": "died"}')
+    if "error" in answer:
+        raise RuntimeError(f"{answer}: {child.stderr[-2000:].decode(errors='replace')}")
+    return request, answer
+
+
+def _load(name: str, code: bytes, level: int, room: int) -> tuple[int, str, float]:
+    """Descriptor (negative: refused), log, seconds."""
+    instructions, licence = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
+    log = ctypes.create_string_buffer(room)
+    head = (SOCKET_FILTER, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(licence), level, room, ctypes.addressof(log))
+    start = time.perf_counter()
+    try:
+        fd = bpf(PROG_LOAD, struct.pack("=IIQQIIQII16s", *head, 0, 0, name.encode()[:15]))
+    except OSError as error:
+        return -1, f"{log.value.decode(errors='replace')}{error.strerror}", time.perf_counter() - start
+    return fd, log.value.decode(errors="replace"), time.perf_counter() - start
+
+
+def verified(choice: str, name: str, code: bytes) -> Measure:
+    """Loads one program, closes it again."""
+    fd, log, seconds = _load(name, code, STATISTICS, LOG_BYTES)
+    found = re.search(r"processed (\d+) insns", log)
+    refusal = ""
+    if fd < 0:
+        said = _load(name, code, WHOLE_LOG, WHOLE_LOG_BYTES)[1]
+        refusal = "\n".join([log.strip(), "...", *said.splitlines()[-LOG_LINES:]])
+    else:
+        os.close(fd)
+    return Measure(choice, name, len(code) // 8, int(found[1]) if found else 0, seconds * 1000, refusal)
+
+
+def measured(choice: str, bytecode: Bytecode) -> Iterator[Measure]:
+    """All programs of one choice, one by one."""
+    raise_memory_lock()
+    with ExitStack() as stack:
+        fds = {}
+        for name, shape in bytecode.maps.items():
+            fds[name] = bpf(MAP_CREATE, struct.pack("=IIIIIII16s", *shape, 0, 0, name.encode()[:15]))
+            stack.callback(os.close, fds[name])
+        for name, (code, references) in bytecode.programs.items():
+            patched = bytearray(code)
+            for index, table in references:
+                struct.pack_into("<i", patched, index * 8 + 4, fds[table])
+            yield verified(choice, name, bytes(patched))
+
+
+def machine() -> Mapping[str, str]:
+    """Where it was measured."""
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return {"kernel": platform.release(), "processor": model[1] if model else platform.machine()}
+
+
+def main() -> int:
+    """1 when a program is refused."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--choice", action="append", help="only this choice of options", choices=[choice.name for choice in choices()])
+    options = parser.parse_args()
+    refused = 0
+    for choice in choices():
+        if options.choice and choice.name not in options.choice:
+            continue
+        start = time.perf_counter()
+        answer = compiled(choice)[1]
+        about = {**machine(), "bcc": answer["bcc"]}
+        if not options.json:
+            print(
+                f"{about['kernel']}, bcc {about['bcc']}, {about['processor']}; {choice.name}: compiled in {time.perf_counter() - start:.1f} s"
+            )
+        for measure in measured(choice.name, Bytecode.from_answer(answer)):
+            refused += bool(measure.refusal)
+            if options.json:
+                print(json.dumps(about | dataclasses.asdict(measure)), flush=True)
+            else:
+                print(
+                    f"  {measure.program:12} {measure.instructions:6} instructions {measure.processed:8} processed of {LIMIT}"
+                    f" {measure.load_ms:8.1f} ms {'REFUSED' if measure.refusal else ''}",
+                    flush=True,
+                )
+                if measure.refusal:
+                    print(measure.refusal)
+    return 1 if refused else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,6 +15,8 @@ import numpy as np
 
 CORE = ("limits.h", "net.h", "bytes.h", "counters.h", "flow.h", "maps.h")
 ENTRY = "packet"
+GATE = "gate"
+"""What is attached where the entry itself is too large for a socket (bpf/gate.c)."""
 HOOKS = {
     "on_syn": "struct __sk_buff *skb, struct segment *p",
     "on_ack": "struct __sk_buff *skb, struct segment *p",
@@ -129,7 +131,7 @@ def assemble(parts: Iterable[KernelPart], defines: Mapping[str, int | str] | Non
     if sum(part.owner for part in parts) > 1:
         raise ValueError("two sources want to own connections: " + ", ".join(part.name for part in parts if part.owner))
     base = directory or bpf_directory()
-    slots = ("", *(program for part in parts for program in part.programs))
+    slots = ("", *(program for part in parts for program in part.programs), ENTRY)
     settings: dict[str, int | str] = {name: value for part in parts for name, value in part.defines.items()} | dict(defines or {})
     pieces = [f"#define {name} {value}\n" for name, value in settings.items()]
     counters = {"counters": _counter_names((base / "counters.h").read_text())}
@@ -153,6 +155,7 @@ def assemble(parts: Iterable[KernelPart], defines: Mapping[str, int | str] | Non
             counters[part.counters[1]] = _counter_names((base / part.counters[0]).read_text())
     pieces.append('#line 1 "dispatch (generated)"\n' + _dispatch(parts))
     add("packet.c")
+    add("gate.c")
     for part in parts:
         for name in part.files:
             if name.endswith(".c"):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from otel_ebpf_receiver.errors import PreflightError
-from otel_ebpf_receiver.kernel.assemble import ENTRY, KernelSource, ProgramText, assemble, bpf_directory
+from otel_ebpf_receiver.kernel.assemble import GATE, KernelSource, ProgramText, assemble, bpf_directory
 from otel_ebpf_receiver.kernel.bytecode import Bytecode, Cache
 from otel_ebpf_receiver.kernel.bytecode import load as load_bytecode
 from otel_ebpf_receiver.kernel.programs import Programs
@@ -113,7 +113,7 @@ class Compilation:
             raise PreflightError(f"architecture: {os.uname().machine!r} is not supported; run the agent on x86-64")
         directory = bpf_directory()
         self._text: ProgramText = assemble((source.part for source in sources), self._options.all_defines(sources), directory)
-        programs = [ENTRY, *(name for name in self._text.slots if name)]
+        programs = [*(name for name in self._text.slots if name), GATE]
         request = {"text": self._text.text, "flags": FLAGS, "headers": str(directory), "programs": programs}
         self._cache = cache or Cache()
         self._key = Cache.key(request)

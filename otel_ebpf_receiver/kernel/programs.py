@@ -5,6 +5,7 @@ Addresses go to the kernel as 16 bytes, IPv4 as v4-mapped IPv6; ports in host or
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import socket
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from otel_ebpf_receiver.errors import CaptureError
-from otel_ebpf_receiver.kernel.assemble import ENTRY, KernelPart, ProgramText
+from otel_ebpf_receiver.kernel.assemble import ENTRY, GATE, KernelPart, ProgramText
 from otel_ebpf_receiver.kernel.parked import Parked
 from otel_ebpf_receiver.kernel.ring import Ring
 from otel_ebpf_receiver.kernel.syscall import BatchWalk, Map, TestRun, possible_cpus
@@ -66,7 +67,7 @@ class Programs:
     def __init__(self, fds: Mapping[str, int], text: ProgramText, sources: Sequence[Source], transport: str, bcc: str) -> None:
         self._fds = list(fds.values())
         self.bcc_version = bcc
-        self.program_fds = {name: fds[f"program {name}"] for name in (ENTRY, *text.slots) if name}
+        self.program_fds = {name: fds[f"program {name}"] for name in (GATE, *text.slots) if name}
         self.entry_fd = self.program_fds[ENTRY]
         self._maps = {name: Map(fd) for name, fd in fds.items() if not name.startswith("program ")}
         self._counter_names = dict(text.counters)
@@ -126,10 +127,14 @@ class Programs:
 
     def attach(self, sock: socket.socket) -> None:
         """Makes the packet program the filter of an AF_PACKET SOCK_DGRAM socket. Raises CaptureError."""
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_BPF, struct.pack("=i", self.entry_fd))
-        except OSError as error:
-            raise CaptureError(f"the program cannot be attached to a packet socket: {error.strerror}") from error
+        for name in (ENTRY, GATE):
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_BPF, struct.pack("=i", self.program_fds[name]))
+                return
+            except OSError as error:
+                if error.errno == errno.ENOMEM and name == ENTRY:
+                    continue
+                raise CaptureError(f"the program cannot be attached to a packet socket: {error.strerror}") from error
 
     def set_tap(self, ifindex: int, domain: int | None = None) -> bool:
         """Gives a tap counters and, if asked, a domain shared with other taps. False: there is no room for it (bpf/limits.h); it is watched all the same."""

@@ -63,7 +63,7 @@ def main() -> int:
             if found != COUNT:
                 return 1
     finally:
-        if server:
+        if server is not None:
             server.kill()
             server.wait()
         subprocess.run(["ip", "link", "del", "oerlive0"], check=False)

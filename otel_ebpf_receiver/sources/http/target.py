@@ -68,23 +68,27 @@ def split(records: Records, *, cut: Bools, connect: Bools) -> Targets:
 
 
 def _targets(records: Records) -> tuple[U8, I64]:
-    """The targets, aligned to the left."""
+    """The targets, aligned to the left: each line shifted by its method and the space behind it."""
+    # hot: benchmarks/pipeline.py
     n, size = len(records), records.dtype.itemsize
     assert records.dtype.fields is not None
     kept, begin = records.dtype.fields["line"][0].itemsize, records.dtype.fields["line"][1]
-    lengths = records["target_len"].astype(np.int64)
-    width = max(8, (int(lengths.max(initial=1)) + 7) // 8 * 8)
+    methods = records["method_len"].astype(np.int64)
+    lengths = np.minimum(records["target_len"].astype(np.int64), np.maximum(kept - methods - 1, 0))
+    count = max(1, (int(lengths.max(initial=1)) + 7) // 8)
     raw = np.ascontiguousarray(records).view(np.uint8).reshape(n, size)[:, begin : begin + kept]
-    methods = records["method_len"]
-    out = np.zeros((n, width), np.uint8)
-    for method in np.flatnonzero(np.bincount(methods)).tolist():
-        line = raw[:, method + 1 : method + 1 + width]
-        if (methods == method).all():
-            out[:, : line.shape[1]] = line
-        else:
-            rows = np.flatnonzero(methods == method)
-            out[rows, : line.shape[1]] = line[rows]
-    np.minimum(lengths, np.maximum(kept - methods.astype(np.int64) - 1, 0), out=lengths)
+    # One word more than is needed, so that there is something to shift in.
+    lines = np.zeros((n, count + 1), np.uint64)
+    width = min(kept, 8 * (count + 1))
+    lines.view(np.uint8)[:, :width] = raw[:, :width]
+    right = (8 * (methods + 1) & 63).astype(np.uint64)[:, None]
+    # A shift by a whole word is none: GET to DELETE are shorter, all others are moved apart.
+    out = (lines[:, :-1] >> right | lines[:, 1:] << (np.uint64(64) - right & np.uint64(63))).view(np.uint8)
+    for method in np.flatnonzero(np.bincount(methods[methods >= 7])).tolist():
+        rows = np.flatnonzero(methods == method)
+        line = raw[rows, method + 1 : method + 1 + 8 * count]
+        out[rows] = 0
+        out[rows, : line.shape[1]] = line
     return out, lengths
 
 

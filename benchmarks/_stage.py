@@ -1,0 +1,240 @@
+"""What the benchmarks with real traffic share: two namespaces with a veth between them, nginx in one, wrk in the other, and watchers on the veth.
+
+Nothing outside these namespaces is touched, and everything is gone at the end. Whoever watches does so at the host's end of the pair, where
+wrk runs, as an agent watches a pod.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import http.client
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from tests.agent.process import COMMAND, descendants, environment
+from tests.capture.namespaces import Namespace, join, namespace
+
+TAP = "v0"
+SERVER = "10.77.0.2"
+SINK_PORT, CLOSED_PORT, PROMETHEUS_PORT, STATUS_PORT = 4318, 4319, 9464, 14318
+CONNECTIONS = 32
+SO_ATTACH_FILTER = 26
+TICKS = os.sysconf("SC_CLK_TCK")
+NGINX = """
+daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/errors; worker_rlimit_nofile 4096;
+events {{ worker_connections 2048; }}
+http {{
+  access_log off; keepalive_requests 1000000000; keepalive_timeout 600;
+  client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
+  server {{
+    listen {server}:80;
+    location / {{ default_type text/plain; return 200 "Hello, World!"; }}
+    location = /status {{ stub_status; }}
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What wrk says it did."""
+
+    requests: int
+    per_s: float
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The two namespaces."""
+
+    host: Namespace
+    pod: Namespace
+
+    def load(self, seconds: float, connections: int = CONNECTIONS) -> Load:
+        """Keep-alive requests, as fast as nginx answers."""
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", f"http://{SERVER}/api/v1/users/123"]
+        text = subprocess.run(self.host.command(*command), check=True, capture_output=True, text=True, timeout=seconds + 30).stdout
+        done, rate = re.search(r"(\d+) requests in", text), re.search(r"Requests/sec:\s*([\d.]+)", text)
+        failed = [int(number) for line in re.findall(r"(?:Socket errors|Non-2xx).*", text) for number in re.findall(r"\b\d+\b", line)]
+        assert done
+        assert rate
+        return Load(int(done[1]), float(rate[1]), sum(failed))
+
+    def answered(self) -> int:
+        """Requests that nginx has had, this one left out."""
+        words = self.get(80, "/status", SERVER).split()
+        return int(words[words.index("requests") + 3]) - 1
+
+    def get(self, port: int, path: str, address: str = "127.0.0.1") -> str:
+        """A page, from the host's namespace."""
+        with self.host.inside():
+            connection = http.client.HTTPConnection(address, port, timeout=10)
+            connection.connect()
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            return connection.getresponse().read().decode()
+
+
+@contextlib.contextmanager
+def stage() -> Iterator[Stage]:
+    """Two namespaces, with nginx answering in one."""
+    with namespace() as host, namespace() as pod, tempfile.TemporaryDirectory() as folder:
+        join(host, pod, names=(TAP, "eth0"))
+        file = Path(folder) / "nginx.conf"
+        file.write_text(NGINX.format(folder=folder, server=SERVER))
+        os.chmod(folder, 0o755)
+        with subprocess.Popen(pod.command("nginx", "-c", str(file)), stderr=subprocess.DEVNULL) as nginx:
+            made = Stage(host, pod)
+            try:
+                _until(lambda: made.answered() >= 0)
+                yield made
+            finally:
+                nginx.terminate()
+
+
+def _until(holds: object, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(OSError, ValueError):
+            if holds():  # type: ignore[operator]
+                return
+        if time.monotonic() > deadline:
+            raise SystemExit("what the benchmark needs did not come up")
+        time.sleep(0.05)
+
+
+# -- who watches -----------------------------------------------------------------------------------------------------------------------------------------
+
+
+class Watcher:
+    """A process that watches, and what it has spent."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.pid = process.pid
+        self.process = process
+
+    def cpu_s(self) -> float:
+        """User and system time of it and its children that live."""
+        return sum(_ticks(pid) for pid in (self.pid, *descendants(self.pid))) / TICKS
+
+    def rss_mib(self) -> float:
+        return _status(self.pid, "VmRSS") / 1024
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+        self.process.wait(20)
+
+
+def _ticks(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return int(words[11]) + int(words[12])
+    return 0
+
+
+def _status(pid: int, name: str) -> int:
+    found = re.search(rf"{name}:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) if found else 0
+
+
+@contextlib.contextmanager
+def started(
+    command: Sequence[str], *, env: Mapping[str, str] | None = None, out: int = subprocess.DEVNULL, cwd: str | None = None
+) -> Iterator[Watcher]:
+    """A process, killed at the end if it is still there."""
+    with subprocess.Popen(command, env=dict(env) if env else None, stdout=out, stderr=subprocess.DEVNULL, cwd=cwd) as process:
+        try:
+            yield Watcher(process)
+        finally:
+            for pid in descendants(process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.kill()
+
+
+@contextlib.contextmanager
+def agent(where: Stage, *, config: str = "", prefix: Sequence[str] = (), endpoint: int | None = SINK_PORT, **env: str) -> Iterator[Watcher]:
+    """The agent on the veth, ready. It serves its status, and its metrics for Prometheus too: they tell the count even when the backend is dead."""
+    exports = ["--exporter", "prometheus", *(["--exporter", "otlp"] if endpoint else [])]
+    if endpoint:
+        env["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{endpoint}"
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(f"status: {{enabled: true, port: {STATUS_PORT}}}\nexporters: {{prometheus: {{port: {PROMETHEUS_PORT}}}}}\n{config}\n")
+        file.flush()
+        command = where.host.command(*prefix, *COMMAND, "run", "--config", file.name, "--interface", TAP, *exports)
+        with started(command, env=environment(**env)) as running:
+            _until(lambda: running.process.poll() is not None or where.get(STATUS_PORT, "/readyz") == "ready\n")
+            if running.process.poll() is not None:
+                said = subprocess.run(command, env=environment(**env), capture_output=True, text=True, timeout=30, check=False)
+                raise SystemExit(f"the agent ended: {said.stderr}")
+            yield running
+
+
+def numbers(where: Stage, port: int, name: str) -> dict[str, float]:
+    """Series of one metric of a page in Prometheus' format, by their labels."""
+    found = {}
+    for line in where.get(port, "/metrics").splitlines():
+        series, _, value = line.partition(" # ")[0].rpartition(" ")
+        if re.match(rf"{name}(\{{|$)", series):
+            found[series[len(name) :]] = float(value)
+    return found
+
+
+def exchanges(where: Stage) -> int:
+    """Exchanges in the agent's histogram of server durations."""
+    return int(sum(numbers(where, PROMETHEUS_PORT, "http_server_request_duration_seconds_count").values()))
+
+
+@contextlib.contextmanager
+def empty_filter(where: Stage) -> Iterator[None]:
+    """A packet socket whose filter drops everything at once: what any watcher by packet socket costs at least."""
+    program = struct.pack("=HBBI", 6, 0, 0, 0)  # ret #0
+    buffer = ctypes.create_string_buffer(program, len(program))
+    with where.host.inside():
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("=HxxxxxxQ", 1, ctypes.addressof(buffer)))
+        sock.bind((TAP, 3))
+    with sock:
+        yield
+
+
+class _Sink(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        left = int(self.headers["Content-Length"])
+        while left:
+            left -= len(self.rfile.read(min(left, 1 << 20)))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silent."""
+
+
+@contextlib.contextmanager
+def sink(where: Stage) -> Iterator[Watcher]:
+    """An OTLP receiver that throws everything away, in a process of its own."""
+    with started(where.host.command(sys.executable, __file__), env=environment()) as running:
+        _until(lambda: bool(where.get(SINK_PORT, "/") or True))
+        yield running
+
+
+if __name__ == "__main__":
+    threading.current_thread().name = "sink"
+    ThreadingHTTPServer(("127.0.0.1", SINK_PORT), _Sink).serve_forever()
