@@ -11,6 +11,7 @@ import ctypes
 import http.client
 import os
 import re
+import resource
 import signal
 import socket
 import struct
@@ -50,11 +51,17 @@ http {{
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What wrk says it did."""
+    """What wrk says it did, and the processor time that it and nginx took for it, the kernel's part of the network included."""
 
     requests: int
     per_s: float
     errors: int
+    cpu_s: float
+
+    @property
+    def cpu_us(self) -> float:
+        """Microseconds a request: the measure that busy neighbours disturb least."""
+        return self.cpu_s / self.requests * 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +70,23 @@ class Stage:
 
     host: Namespace
     pod: Namespace
+    nginx: int
 
-    def load(self, seconds: float, connections: int = CONNECTIONS) -> Load:
+    def load(self, seconds: int, connections: int = CONNECTIONS) -> Load:
         """Keep-alive requests, as fast as nginx answers."""
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", f"http://{SERVER}/api/v1/users/123"]
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"http://{SERVER}/api/v1/users/123"]
+        before_s = self._cpu_s()
         text = subprocess.run(self.host.command(*command), check=True, capture_output=True, text=True, timeout=seconds + 30).stdout
         done, rate = re.search(r"(\d+) requests in", text), re.search(r"Requests/sec:\s*([\d.]+)", text)
         failed = [int(number) for line in re.findall(r"(?:Socket errors|Non-2xx).*", text) for number in re.findall(r"\b\d+\b", line)]
         assert done
         assert rate
-        return Load(int(done[1]), float(rate[1]), sum(failed))
+        return Load(int(done[1]), float(rate[1]), sum(failed), self._cpu_s() - before_s)
+
+    def _cpu_s(self) -> float:
+        """Of nginx, and of all programs run here so far: one wrk between two calls."""
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return sum(_ticks(pid) for pid in (self.nginx, *descendants(self.nginx))) / TICKS + ended.ru_utime + ended.ru_stime
 
     def answered(self) -> int:
         """Requests that nginx has had, this one left out."""
@@ -98,7 +112,7 @@ def stage() -> Iterator[Stage]:
         file.write_text(NGINX.format(folder=folder, server=SERVER))
         os.chmod(folder, 0o755)
         with subprocess.Popen(pod.command("nginx", "-c", str(file)), stderr=subprocess.DEVNULL) as nginx:
-            made = Stage(host, pod)
+            made = Stage(host, pod, nginx.pid)
             try:
                 _until(lambda: made.answered() >= 0)
                 yield made
@@ -167,19 +181,26 @@ def started(
 
 
 @contextlib.contextmanager
-def agent(where: Stage, *, config: str = "", prefix: Sequence[str] = (), endpoint: int | None = SINK_PORT, **env: str) -> Iterator[Watcher]:
-    """The agent on the veth, ready. It serves its status, and its metrics for Prometheus too: they tell the count even when the backend is dead."""
-    exports = ["--exporter", "prometheus", *(["--exporter", "otlp"] if endpoint else [])]
-    if endpoint:
-        env["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{endpoint}"
+def agent(
+    where: Stage,
+    *,
+    config: str = "",
+    prefix: Sequence[str] = (),
+    exporters: Sequence[str] = ("otlp",),
+    endpoint: int = SINK_PORT,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Watcher]:
+    """The agent on the veth, ready, with its status page on, which tells what it has counted. `prefix`: in front of the whole command."""
+    around = environment(**(env or {}), OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{endpoint}")
+    exports = [word for name in exporters for word in ("--exporter", name)]
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(f"status: {{enabled: true, port: {STATUS_PORT}}}\nexporters: {{prometheus: {{port: {PROMETHEUS_PORT}}}}}\n{config}\n")
         file.flush()
-        command = where.host.command(*prefix, *COMMAND, "run", "--config", file.name, "--interface", TAP, *exports)
-        with started(command, env=environment(**env)) as running:
+        command = [*prefix, *where.host.command(*COMMAND, "run", "--config", file.name, "--interface", TAP, *exports)]
+        with started(command, env=around) as running:
             _until(lambda: running.process.poll() is not None or where.get(STATUS_PORT, "/readyz") == "ready\n")
             if running.process.poll() is not None:
-                said = subprocess.run(command, env=environment(**env), capture_output=True, text=True, timeout=30, check=False)
+                said = subprocess.run(command, env=around, capture_output=True, text=True, timeout=30, check=False)
                 raise SystemExit(f"the agent ended: {said.stderr}")
             yield running
 
@@ -195,7 +216,12 @@ def numbers(where: Stage, port: int, name: str) -> dict[str, float]:
 
 
 def exchanges(where: Stage) -> int:
-    """Exchanges in the agent's histogram of server durations."""
+    """Exchanges that the agent has taken in so far, each once."""
+    return int(numbers(where, STATUS_PORT, "otel_ebpf_receiver_records_total")['{fate="admitted"}'])
+
+
+def observed(where: Stage) -> int:
+    """Exchanges in the histogram of durations, as the page for Prometheus shows it: once an interval, 0 before the first."""
     return int(sum(numbers(where, PROMETHEUS_PORT, "http_server_request_duration_seconds_count").values()))
 
 

@@ -19,14 +19,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from otel_ebpf_receiver.kernel import compile as compiler
-from otel_ebpf_receiver.kernel.assemble import ENTRY, assemble, bpf_directory
+from otel_ebpf_receiver.kernel.assemble import ENTRY, KernelSource, assemble, bpf_directory
 from otel_ebpf_receiver.kernel.bytecode import Bytecode, raise_memory_lock
-from otel_ebpf_receiver.kernel.loader import FLAGS, INTERPRETER, BuildOptions, KernelSource
+from otel_ebpf_receiver.kernel.loader import FLAGS, INTERPRETER, BuildOptions
 from otel_ebpf_receiver.kernel.syscall import bpf
 from otel_ebpf_receiver.sources.http.kernel import kernel_source
 
@@ -46,7 +46,7 @@ class Choice:
 
     name: str
     source: KernelSource
-    options: BuildOptions = BuildOptions()
+    options: BuildOptions = field(default_factory=BuildOptions)
 
 
 @dataclass(frozen=True, slots=True)

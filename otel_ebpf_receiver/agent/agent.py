@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import select
 import time
 from collections.abc import Mapping
@@ -158,6 +159,8 @@ class Agent:
 
     def _say_ready(self) -> None:
         taps = self._taps.taps.values()
+        if os.environ.get("KUBECONFIG") or os.environ.get("K8S_NODE_NAME") or os.environ.get("KUBERNETES_SERVICE_HOST"):
+            _LOG.warning("this version names no workloads of Kubernetes: the `kubernetes` keys have no effect")
         for tap in taps:
             if tap.error:
                 _LOG.warning("started without a tap", extra={"interface": tap.link.name, "error": tap.error})

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from otel_ebpf_receiver.telemetry.columns import U8, U64, Bools, Linkage
 
 KEY_BYTES = 16
-_SLICE = 1024
+_SLICE = 2048
 _INITIAL = (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573)
 
 

@@ -78,12 +78,13 @@ def _targets(records: Records) -> tuple[U8, I64]:
     count = max(1, (int(lengths.max(initial=1)) + 7) // 8)
     raw = np.ascontiguousarray(records).view(np.uint8).reshape(n, size)[:, begin : begin + kept]
     # One word more than is needed, so that there is something to shift in.
-    lines = np.zeros((n, count + 1), np.uint64)
-    width = min(kept, 8 * (count + 1))
-    lines.view(np.uint8)[:, :width] = raw[:, :width]
-    right = (8 * (methods + 1) & 63).astype(np.uint64)[:, None]
+    lines = np.zeros((count + 1, n), np.uint64)
+    there = min(kept // 8, count + 1)
+    lines[:there] = raw[:, : 8 * there].view(np.uint64).T
+    right = (8 * (methods + 1) & 63).astype(np.uint64)
     # A shift by a whole word is none: GET to DELETE are shorter, all others are moved apart.
-    out = (lines[:, :-1] >> right | lines[:, 1:] << (np.uint64(64) - right & np.uint64(63))).view(np.uint8)
+    shifted = (lines[:-1] >> right) | (lines[1:] << (np.uint64(64) - right & np.uint64(63)))
+    out = np.ascontiguousarray(shifted.T).view(np.uint8)
     for method in np.flatnonzero(np.bincount(methods[methods >= 7])).tolist():
         rows = np.flatnonzero(methods == method)
         line = raw[rows, method + 1 : method + 1 + 8 * count]
