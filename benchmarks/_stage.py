@@ -120,7 +120,7 @@ def stage() -> Iterator[Stage]:
                 nginx.terminate()
 
 
-def _until(holds: object, seconds: float = 20.0) -> None:
+def _until(holds: object, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(OSError, ValueError):

@@ -19,7 +19,7 @@ METRICS = "metrics only"
 VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
     METRICS: ("", {"OTEL_TRACES_EXPORTER": "none"}),
     "metrics, spans as by default (1,000/s)": ("", {}),
-    "metrics, every exchange a span": ("telemetry: {spans: {spans_per_second: 0}}", {"OTEL_TRACES_SAMPLER": "always_on"}),
+    "metrics, every exchange a span": ("telemetry: {sampling: {spans_per_second: 0}}", {"OTEL_TRACES_SAMPLER": "always_on"}),
 }
 IDLE_S = 2.0
 

@@ -2,7 +2,8 @@
 
     scripts/bench lossless           or: python benchmarks/lossless.py [--seconds N]
 
-Compared are the requests that nginx has had, what wrk saw completed, and the agent's own histogram of durations (from its page for Prometheus).
+Compared are the requests that nginx has had, what wrk saw completed, and the exchanges that the agent has taken in, each of which is observed; its
+histogram of durations, as its page for Prometheus shows it, is printed beside them.
 wrk leaves the requests unfinished that are under way when its time is over: at most one a connection.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from benchmarks._stage import CLOSED_PORT, CONNECTIONS, SINK_PORT, STATUS_PORT, Stage, agent, numbers, observed, sink, stage
+from benchmarks._stage import CLOSED_PORT, CONNECTIONS, SINK_PORT, STATUS_PORT, Stage, agent, exchanges, numbers, observed, sink, stage
 from benchmarks.machine import describe
 from otel_ebpf_receiver.config.schema import Config
 from otel_ebpf_receiver.sources.http.kernel import kernel_source
@@ -27,35 +28,36 @@ def ring_ms() -> tuple[int, float]:
 
 
 def settled(where: Stage) -> int:
-    """Exchanges counted when no more arrive."""
-    before, now = -1, observed(where)
+    """Exchanges taken in when no more arrive."""
+    before, now = -1, exchanges(where)
     while now != before:
-        time.sleep(3 * INTERVAL_MS / 1000)
-        before, now = now, observed(where)
+        time.sleep(1.0)
+        before, now = now, exchanges(where)
     return now
 
 
 def run(where: Stage, seconds: int, port: int, name: str) -> None:
     env = {"OTEL_METRIC_EXPORT_INTERVAL": str(INTERVAL_MS)}
     with agent(where, exporters=("otlp", "prometheus"), endpoint=port, env=env) as running:
-        before, counted = where.answered(), settled(where)
+        # The page asked for here is an exchange as well: of what nginx has had and of what is counted, it is in the first figures.
+        had, counted = where.answered() + 1, settled(where)
         cpu_s = running.cpu_s()
         load = where.load(seconds)
         cpu_s = running.cpu_s() - cpu_s
         counted = settled(where) - counted
-        served = where.answered() - before - 1
+        had = where.answered() - had
+        time.sleep(3 * INTERVAL_MS / 1000)
+        whole, in_histogram = exchanges(where), observed(where)
         kernel = numbers(where, STATUS_PORT, "otel_ebpf_receiver_kernel_total")
-        events = {labels.split('"')[1]: int(value) for labels, value in kernel.items()}
-    counted -= 1  # nginx's status page, asked for before the load
+    events = {labels.split('"')[1]: int(value) for labels, value in kernel.items()}
+    ends = {name: events[f"http_{name}"] for name in ("opened", "answered", "reset", "closed", "given_up", "sent", "lost")}
+    print(f"{name}: wrk completed {load.requests:,} ({load.per_s:,.0f}/s, {load.errors} errors), nginx had {had:,}, counted {counted:,}")
     print(
-        f"{name:14}{load.requests:11,} completed by wrk ({load.per_s:,.0f}/s, {load.errors} errors){served:12,} had by nginx{counted:12,} counted"
+        f"  completed - counted {load.requests - counted} (must be 0 but for wrk's unfinished ones: -{CONNECTIONS} to 0); had - counted {had - counted}"
     )
-    print(
-        f"{'':14}completed - counted {load.requests - counted} (must be 0 beyond wrk's unfinished ones: -{CONNECTIONS} to 0); "
-        f"had - counted {served - counted}; lost in the ring {events.get('http_lost', 0)}"
-    )
-    doubts = {name: events[name] for name in ("holes", "collided", "http_unpaired", "http_given_up", "http_resync_gap") if events.get(name)}
-    print(f"{'':14}agent's CPU {cpu_s / load.requests * 1e6:.2f} us an exchange; doubts of the kernel side: {doubts or 'none'}")
+    print(f"  of {whole:,} taken in, the histogram that a page shows has {in_histogram:,}; kernel side: {ends}")
+    doubts = {name: events[name] for name in ("holes", "collided", "http_unpaired", "http_resync_gap") if events.get(name)}
+    print(f"  agent's CPU {cpu_s / load.requests * 1e6:.2f} us an exchange; doubts of the kernel side: {doubts or 'none'}")
 
 
 def main() -> None:
