@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import socket
-import struct
-import threading
-from collections.abc import Iterator
 
 import pytest
 
 from otel_ebpf_receiver.kernel.programs import Programs
 from otel_ebpf_receiver.sources.http.record import Direction
-from tests.capture.namespaces import Namespace, join, namespace
+from tests.capture.namespaces import namespace
+from tests.live.links import bridge, pair, tunnel
 from tests.live.taps import answering, ask, drain, grown, tapped, wait_until
 from tests.wire import packets
 from tests.wire.exchange import CLIENT
@@ -22,19 +18,9 @@ from tests.wire.flow import Ends, Flow
 
 GET = b"GET /seen HTTP/1.1\r\nHost: a\r\n\r\n"
 ADDRESSES = {"IPv4": ("10.77.0.1", "10.77.0.2"), "IPv6": ("fd77::1", "fd77::2")}
-TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 1, 0x1000
+ASKER, ANSWERER = b"\2\0\0\0\0\1", b"\2\0\0\0\0\2"
 Q, AD = packets.ETHERTYPE_8021Q, packets.ETHERTYPE_8021AD
 TAGS = {"802.1Q": ((Q, 5),), "802.1ad": ((AD, 5),), "802.1ad and 802.1Q": ((AD, 5), (Q, 6))}
-
-
-@contextlib.contextmanager
-def pair() -> Iterator[tuple[Namespace, Namespace]]:
-    """A host and a pod behind its link `v0`, with addresses of both versions."""
-    with namespace() as host, namespace() as pod:
-        join(host, pod)
-        host.ip("addr", "add", "fd77::1/64", "dev", "v0", "nodad")
-        pod.ip("addr", "add", "fd77::2/64", "dev", "eth0", "nodad")
-        yield host, pod
 
 
 @pytest.mark.parametrize("version", ADDRESSES)
@@ -65,40 +51,12 @@ def test_loopback_is_seen_once(programs: Programs, address: str) -> None:
     assert counted["loopback_copy"] == counted["packets"] - counted["loopback_copy"]
 
 
-def tun(here: Namespace, name: str, address: str) -> int:
-    """A tun device with an address; the descriptor of its far side."""
-    with here.inside():
-        descriptor = os.open("/dev/net/tun", os.O_RDWR)
-        fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
-    here.ip("addr", "add", address, "dev", name)
-    here.ip("link", "set", name, "up")
-    return descriptor
-
-
-def carry(source: int, target: int) -> None:
-    """Carries packets until `source` has no more device."""
-    with contextlib.suppress(OSError):
-        while packet := os.read(source, 65536):
-            os.write(target, packet)
-
-
 @pytest.mark.parametrize("asks", ["here", "there"])
 def test_a_device_without_link_layer(programs: Programs, asks: str) -> None:
     """On a tun device, whose packets have no link header, requests are seen in both directions."""
-    with contextlib.ExitStack() as stack:
-        here, there = stack.enter_context(namespace()), stack.enter_context(namespace())
-        left, right = tun(here, "tun0", "10.99.0.1/24"), tun(there, "tun0", "10.99.0.2/24")
-        stack.callback(os.close, left)
-        stack.callback(os.close, right)
-        threads = [threading.Thread(target=carry, args=ends, daemon=True) for ends in ((left, right), (right, left))]
-        for thread in threads:
-            thread.start()
-            stack.callback(thread.join, 10)
-        for side in (here, there):  # ends the threads: a device that is gone has nothing to read
-            stack.callback(side.ip, "link", "del", "tun0")
+    with tunnel() as (here, there):
         client, server, address = (here, there, "10.99.0.2") if asks == "here" else (there, here, "10.99.0.1")
-        stack.enter_context(answering(server, address))
-        with tapped(programs, here, "tun0"):
+        with tapped(programs, here, "tun0"), answering(server, address):
             ask(client, address, GET, times=2)
             found = drain(programs)
 
@@ -117,22 +75,19 @@ def test_tags_in_the_frame_and_in_metadata(programs: Programs, version: str, tag
     flow.transmit(CLIENT, GET)
     flow.transmit(1 - CLIENT, b"HTTP/1.1 204 No Content\r\n\r\n")
     with namespace() as host, namespace() as asker, namespace() as answerer, contextlib.ExitStack() as stack:
-        host.ip("link", "add", "br0", "type", "bridge")
+        bridge(host, [asker, answerer])
         sockets = []
-        for number, (pod, mac) in enumerate(((asker, b"\2\0\0\0\0\1"), (answerer, b"\2\0\0\0\0\2"))):
-            host.ip("link", "add", f"p{number}", "type", "veth", "peer", "name", "eth0", "netns", pod.name)
-            host.ip("link", "set", f"p{number}", "master", "br0", "up")
-            pod.ip("link", "set", "eth0", "addrgenmode", "none", "address", mac.hex(":"), "up")
+        for pod, mac in ((asker, ASKER), (answerer, ANSWERER)):
+            pod.ip("link", "set", "eth0", "address", mac.hex(":"))
             with pod.inside():
                 sockets.append(stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)))
                 sockets[-1].bind(("eth0", 0))
-        host.ip("link", "set", "br0", "up")
-        taps = [stack.enter_context(tapped(programs, host, f"p{number}")) for number in (0, 1)]
-        wait_until(lambda: "forwarding" in host.ip("-d", "link", "show", "p1"))
+        taps = [stack.enter_context(tapped(programs, host, port)) for port in ("p1", "p2")]
+        wait_until(lambda: "forwarding" in host.ip("-d", "link", "show", "p2"))
         before = programs.counters()
         for sent in flow.frames:
-            ends = b"\2\0\0\0\0\2\2\0\0\0\0\1" if sent.side == CLIENT else b"\2\0\0\0\0\1\2\0\0\0\0\2"
-            sockets[sent.side].send(ends + sent.frame[12:])
+            target, source = (ANSWERER, ASKER) if sent.side == CLIENT else (ASKER, ANSWERER)
+            sockets[sent.side].send(target + source + sent.frame[12:])
         wait_until(lambda: grown(programs, before).get("http_answered", 0) >= 2)
         found = {one["tap"]: one for one in drain(programs)}
 
