@@ -22,7 +22,7 @@ from otel_ebpf_receiver.capture.links import Link
 from otel_ebpf_receiver.capture.select import Role
 from otel_ebpf_receiver.capture.taps import Taps
 from otel_ebpf_receiver.capture.watch import LinkWatch
-from otel_ebpf_receiver.config.schema import Config
+from otel_ebpf_receiver.config.schema import Config, Kubernetes
 from otel_ebpf_receiver.export.destination import Destination, LineDestination, Signal
 from otel_ebpf_receiver.export.own_books import count_books
 from otel_ebpf_receiver.export.queue import Payload
@@ -159,7 +159,7 @@ class Agent:
 
     def _say_ready(self) -> None:
         taps = self._taps.taps.values()
-        if os.environ.get("KUBECONFIG") or os.environ.get("K8S_NODE_NAME") or os.environ.get("KUBERNETES_SERVICE_HOST"):
+        if self._config.kubernetes != Kubernetes() or os.environ.get("KUBERNETES_SERVICE_HOST"):
             _LOG.warning("this version names no workloads of Kubernetes: the `kubernetes` keys have no effect")
         for tap in taps:
             if tap.error:

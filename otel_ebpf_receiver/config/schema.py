@@ -423,7 +423,7 @@ class Instrumented:
 
 @dataclass(frozen=True, slots=True)
 class Kubernetes:
-    """Who is behind an address, from the API server."""
+    """Who is behind an address, from the API server. The agent does not ask it yet: these keys are checked and have no effect."""
 
     enabled: bool | None = key(None, "Absent: when a service account, a kubeconfig or a node name is there.")
     kubeconfig: str = key("", "File for use outside a cluster.", variables=("KUBECONFIG",))
@@ -455,7 +455,7 @@ class Ids:
 
     key: str = key(
         "",
-        "Agents of the same key give the same exchange the same ids. Empty: from the cluster's uid, or random at each start.",
+        "Agents of the same key give the same exchange the same ids. Empty: random at each start.",
         is_secret=True,
     )
 
@@ -477,7 +477,7 @@ class Config:
     services: tuple[Service, ...] = key((), "Names for addresses, where Kubernetes gives none.")
     telemetry: Telemetry = section(Telemetry, "What is made of the exchanges.")
     exporters: Exporters = section(Exporters, "Where telemetry goes.")
-    kubernetes: Kubernetes = section(Kubernetes, "Who is behind an address.")
+    kubernetes: Kubernetes = section(Kubernetes, "Who is behind an address. Not used yet: these keys are checked and have no effect.")
     status: Status = section(Status, "The agent's own server.")
     ids: Ids = section(Ids, "Trace and span ids.")
     logging: Logging = section(Logging, "The agent's own log.")
