@@ -186,11 +186,11 @@ def agent(
     *,
     config: str = "",
     prefix: Sequence[str] = (),
-    exporters: Sequence[str] = ("otlp",),
+    exporters: Sequence[str] = (),
     endpoint: int = SINK_PORT,
     env: Mapping[str, str] | None = None,
 ) -> Iterator[Watcher]:
-    """The agent on the veth, ready, with its status page on, which tells what it has counted. `prefix`: in front of the whole command."""
+    """The agent on the veth, ready, with its status page on, which tells what it has counted. Without `exporters`: OTLP. `prefix`: in front of the whole command."""
     around = environment(**(env or {}), OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{endpoint}")
     exports = [word for name in exporters for word in ("--exporter", name)]
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:

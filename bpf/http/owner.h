@@ -20,6 +20,7 @@ static __always_inline void http_unseen(struct direction *d) {
     return;
   }
   if (h->phase != RESYNC) h->cause = HTTP_COUNT_resync_gap;
+  if (h->phase == CHUNKS_LOST) h->body -= d->left;              // the room that an unknown size was given
   d->left = 0;
 }
 
