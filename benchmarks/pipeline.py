@@ -114,7 +114,7 @@ def once(prepared: list[Records], port: int, *, makes_spans: bool, compression: 
     for number in range(MEASURED):
         line.run(now_ns=UNIX_NS + WARM + number)
     line.flush()
-    collection = line.collect(UNIX_NS + 10**9)
+    collection = line.collect(UNIX_NS + 10**9)[0]
     for payload in collection.payloads:
         destination.offer(Signal.METRICS, payload)
     destination.flush(60)

@@ -18,7 +18,7 @@ from otel_ebpf_receiver.telemetry import ids
 from otel_ebpf_receiver.telemetry.columns import I64, U64, AttributeValue, Bools, Kind, Points, Records
 from otel_ebpf_receiver.telemetry.exemplars import Sampled as Exemplified
 from otel_ebpf_receiver.telemetry.outbox import Outbox
-from otel_ebpf_receiver.telemetry.red import Collection, MetricOptions, Red
+from otel_ebpf_receiver.telemetry.red import Collection, MetricOptions, Reader, Red
 from otel_ebpf_receiver.telemetry.resources import Resources
 from otel_ebpf_receiver.telemetry.routes import RouteOptions, Routes
 from otel_ebpf_receiver.telemetry.sameness import Once, OnceOptions, Ranks
@@ -152,11 +152,11 @@ class Line:
         """Sends the spans that wait."""
         self._send(self._outbox.flush())
 
-    def collect(self, unix_ns: int) -> Collection:
-        """One interval of metrics. Offer its payloads; `commit` when they were accepted, else drop it: nothing is lost."""
-        collection = self.red.collect(unix_ns)
+    def collect(self, unix_ns: int, readers: Sequence[Reader] | None = None) -> list[Collection]:
+        """One interval of metrics for each reader (None: all). Offer its payloads, and tell it by `commit` which were accepted: nothing is lost."""
+        collections = self.red.collect_for(self.red.readers if readers is None else readers, unix_ns)
         self._resources.retain(self.red.used | self._outbox.used)
-        return collection
+        return collections
 
     @property
     def waiting(self) -> int:

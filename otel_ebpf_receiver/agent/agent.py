@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from otel_ebpf_receiver.agent import counting, options
 from otel_ebpf_receiver.agent.ignored import Ignored
-from otel_ebpf_receiver.agent.interval import Interval
+from otel_ebpf_receiver.agent.interval import Interval, Own
 from otel_ebpf_receiver.agent.load import Stop
 from otel_ebpf_receiver.agent.watchers import Lines
 from otel_ebpf_receiver.capture.links import Link
@@ -37,8 +37,10 @@ from otel_ebpf_receiver.status.own import OwnTelemetry
 from otel_ebpf_receiver.telemetry.names import SCHEMA_URL
 from otel_ebpf_receiver.telemetry.sameness import Ranks
 
-BUSY_MS, IDLE_MS = 25, 100
-"""Pauses between drains. The ring holds at least 250 ms of 100,000 exchanges a second, so that even a burst out of silence finds room."""
+PAUSE_MS, FULL_PAUSE_MS = 100, 25
+"""Pauses between drains: most of what a batch costs does not depend on its size. The ring holds at least 250 ms of 100,000 exchanges a second, so
+that even a burst out of silence finds room; a drain that found more than FULL of it is followed by a short pause."""
+FULL = 0.3
 READ_S = 1.0
 """Kernel counters are read and open requests are walked this often."""
 SETTLE_S = 0.5
@@ -75,9 +77,11 @@ class Agent:
         self._consoles: list[LineDestination] = [console] if console else []
         self._outlets: list[Destination | LineDestination] = [*self._destinations, *self._consoles]
         self._identity = Directory(Statics(config.services, options.host_attributes(config)))
+        source = http_source(options.http_options(config))
+        self._full = FULL * config.capture.ring_bytes / source.dtype.itemsize
         self._line = Line(
             options.telemetry_options(config),
-            [(http_source(options.http_options(config)), programs.transports["http"])],
+            [(source, programs.transports["http"])],
             self._identity,
             self._clock,
             start_unix_ns=time.time_ns(),
@@ -87,19 +91,19 @@ class Agent:
         self._taps = Taps(programs, config.capture)
         self._links = LinkWatch(self._follow, self._taps.review)
         self._kernel = counting.Kernel(programs)
+        metrics = config.telemetry.metrics
         self._interval = Interval(
-            self._destinations, self._line.collect, self._own_telemetry().collect, config.telemetry.metrics.interval_s
+            self._destinations, self._line, self._own_telemetry, every_s=metrics.interval_s, temporality=metrics.temporality
         )
         self._is_ready = False
         self._alive_s = time.monotonic()
 
-    def _own_telemetry(self) -> OwnTelemetry:
-        is_delta = self._config.telemetry.metrics.temporality == "delta"
+    def _own_telemetry(self, is_delta: bool) -> Own:
         own = OwnTelemetry(
             self._counters, options.own_attributes(self._config), schema_url=SCHEMA_URL, version=options.agent_version(), is_delta=is_delta
         )
         self._stack.callback(own.stop)
-        return own
+        return own.collect
 
     def start(self) -> None:
         """Exporters, status, kernel filters, taps. Prints the line that says ready when every tap is attached. Raises `AgentError`."""
@@ -174,7 +178,7 @@ class Agent:
         """The pipeline's loop."""
         poll = select.poll()
         poll.register(stop.descriptor, select.POLLIN)
-        pause_ms, spans_s, read_s = BUSY_MS, 0.0, 0.0
+        spans_s, read_s = 0.0, 0.0
         while not stop.is_requested:
             self._alive_s = now_s = time.monotonic()
             taken = self._drain()
@@ -185,8 +189,7 @@ class Agent:
                 self._kernel.read()
                 read_s = now_s + READ_S
             self._interval.step(now_s, time.time_ns())
-            pause_ms = BUSY_MS if taken or self._line.waiting else min(pause_ms * 2, IDLE_MS)
-            poll.poll(pause_ms)
+            poll.poll(FULL_PAUSE_MS if taken > self._full else PAUSE_MS)
 
     def _drain(self, *, is_last: bool = False) -> int:
         self._clock.measure()
@@ -202,23 +205,12 @@ class Agent:
             pass
         books = self._kernel.read()
         self._line.flush()
-        for destination in self._destinations:
-            if Signal.METRICS in destination.signals and not self._interval.is_settled:
-                _wait_idle(destination, min(deadline, time.monotonic() + SETTLE_S))
-        self._interval.settle()
-        # What is still on its way was collected as a difference, and would be sent twice.
-        if self._interval.is_settled or self._config.telemetry.metrics.temporality == "cumulative":
-            self._interval.begin(time.time_ns())
+        self._interval.finish(min(deadline, time.monotonic() + SETTLE_S))
         for one in self._outlets:
             one.finish(deadline)
         for one in self._outlets:
             one.stop()
         _LOG.info("stopped", extra={"open_requests": books.open, "records": self._line.counts.received})
-
-
-def _wait_idle(destination: Destination, deadline: float) -> None:
-    while not destination.is_idle(Signal.METRICS) and time.monotonic() < deadline:
-        time.sleep(0.01)
 
 
 def _state(is_failed: bool, is_one_way: bool) -> str:

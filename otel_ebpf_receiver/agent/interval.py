@@ -1,75 +1,127 @@
-"""The rhythm of metrics: collect, hand over, and commit once every destination has taken it; what did not arrive stays in the table.
+"""The rhythm of metrics: collect, hand over, and commit what arrived; what did not stays in the table and is in the next interval.
 
-While a request is still on its way, during an outage, say, no other is made: when the backend is back, the next one holds everything.
+Every destination has a lane of its own: while a request to it is still on its way, during an outage, say, no other is made for it, and the others
+go on. When it is back, its next interval holds everything. A request of which any part arrived counts as arrived, so nothing is sent twice.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from otel_ebpf_receiver.export.destination import Destination, Signal
-from otel_ebpf_receiver.export.queue import Payload
-from otel_ebpf_receiver.telemetry.red import Collection
+from otel_ebpf_receiver.export.queue import Payload, Receipt
+from otel_ebpf_receiver.telemetry.red import Collection, Reader, Red, Temporality
+
+Own = Callable[[], tuple[bytes, int]]
+"""The agent's own telemetry: an encoded request and the number of its points."""
+_LOOK_S = 0.01
+
+
+class Table(Protocol):
+    """What metrics are collected from (`pipeline.Line`)."""
+
+    red: Red
+
+    def collect(self, unix_ns: int, readers: Sequence[Reader] | None = None) -> list[Collection]: ...
+
+
+@dataclass(eq=False, slots=True)
+class _Lane:
+    """One destination, and what is on its way to it."""
+
+    destination: Destination
+    reader: Reader
+    own: Own
+    is_delta: bool
+    pending: Collection | None = None
+    receipts: list[Receipt] = field(default_factory=list)
+
+    def settle(self) -> None:
+        if self.pending is not None and self.destination.is_idle(Signal.METRICS):
+            self.pending.commit([receipt.is_signed for receipt in self.receipts])
+            self.pending = None
+
+    def begin(self, collection: Collection, own: tuple[bytes, int]) -> None:
+        self.pending, self.receipts = collection, [Receipt() for _ in collection.payloads]
+        for payload, receipt in zip(collection.payloads, self.receipts, strict=True):
+            self.destination.offer(Signal.METRICS, Payload(payload.body, payload.items, receipt))
+        if own[1]:
+            self.destination.offer(Signal.METRICS, Payload(*own))
 
 
 class Interval:
-    """Belongs to the pipeline's thread. `collect` gives the table's requests at a Unix time; `own` the agent's own telemetry."""
+    """Belongs to the pipeline's thread. `own` makes a reader of the agent's own telemetry, of differences or not."""
 
     def __init__(
         self,
         destinations: Sequence[Destination],
-        collect: Callable[[int], Collection],
-        own: Callable[[], tuple[bytes, int]],
+        table: Table,
+        own: Callable[[bool], Own],
+        *,
         every_s: float,
+        temporality: Temporality,
     ) -> None:
-        self._destinations = [one for one in destinations if Signal.METRICS in one.signals]
-        self._collect = collect
-        self._own = own
-        self._every_s = every_s
+        self._table, self._every_s = table, every_s
+        wanted = [one for one in destinations if Signal.METRICS in one.signals]
+        chosen: list[Temporality] = ["cumulative" if one.is_cumulative else temporality for one in wanted]
+        readers = table.red.serve(chosen) if wanted else []
+        # What has changed since one destination was told is no other's business; totals are the same for all. They are read when asked for, so
+        # `lowmemory` means totals here.
+        total = own(False) if set(chosen) - {"delta"} else None
+        self._lanes = [
+            _Lane(destination, reader, own(True) if total is None or name == "delta" else total, name != "cumulative")
+            for destination, reader, name in zip(wanted, readers, chosen, strict=True)
+        ]
         self._next_s: float | None = None
-        self._pending: Collection | None = None
-        self._lost_before = 0
         self.late = 0
-        """Intervals that began late, because the one before was still on its way."""
+        """Intervals that a destination was not given, because one before was still on its way; a later one holds them."""
 
     @property
     def is_settled(self) -> bool:
         """Whether nothing of an interval is on its way."""
-        return self._pending is None
+        return not any(lane.pending for lane in self._lanes)
 
     def step(self, now_s: float, unix_ns: int) -> None:
         """What is due at `now_s` (monotonic)."""
-        if not self._destinations:
+        if not self._lanes:
             return
         self.settle()
         if self._next_s is None:
             self._next_s = now_s + self._every_s
-        if now_s < self._next_s or self._pending is not None:
+        if now_s < self._next_s:
             return
         missed = int((now_s - self._next_s) // self._every_s)
-        self.late += missed
         self._next_s += (missed + 1) * self._every_s
+        self.late += missed * len(self._lanes) + sum(lane.pending is not None for lane in self._lanes)
         self.begin(unix_ns)
 
     def begin(self, unix_ns: int) -> None:
-        """Collects and hands over, whatever the time."""
-        self._lost_before = self._lost()
-        self._pending = self._collect(unix_ns)
-        body, items = self._own()
-        payloads = [*self._pending.payloads, *([Payload(body, items)] if items else [])]
-        for destination in self._destinations:
-            for payload in payloads:
-                destination.offer(Signal.METRICS, payload)
+        """Collects for every destination that has nothing on its way, whatever the time."""
+        self._begin([lane for lane in self._lanes if lane.pending is None], unix_ns)
 
     def settle(self) -> None:
-        """Commits what every destination took; leaves in the table what one lost; does nothing while it is on its way."""
-        if self._pending is None or not all(one.is_idle(Signal.METRICS) for one in self._destinations):
-            return
-        if self._lost() == self._lost_before:
-            self._pending.commit()
-        else:
-            self._pending.rollback()
-        self._pending = None
+        """Commits what arrived, destination by destination; does nothing where it is still on its way."""
+        for lane in self._lanes:
+            lane.settle()
 
-    def _lost(self) -> int:
-        return sum(one.books()[Signal.METRICS].lost for one in self._destinations)
+    def finish(self, until_s: float) -> None:
+        """The last interval. What is on its way may take until `until_s` (monotonic); where it does not, differences would be sent twice, totals not."""
+        while True:
+            self.settle()
+            if self.is_settled or time.monotonic() >= until_s:
+                break
+            time.sleep(_LOOK_S)
+        self._begin([lane for lane in self._lanes if lane.pending is None or not lane.is_delta], time.time_ns())
+
+    def _begin(self, lanes: Sequence[_Lane], unix_ns: int) -> None:
+        if not lanes:
+            return
+        collections = self._table.collect(unix_ns, [lane.reader for lane in lanes])
+        told: dict[Own, tuple[bytes, int]] = {}
+        for lane, collection in zip(lanes, collections, strict=True):
+            if lane.own not in told:
+                told[lane.own] = lane.own()
+            lane.begin(collection, told[lane.own])

@@ -32,6 +32,10 @@ class Destination(Protocol):
     def signals(self) -> frozenset[Signal]:
         """The signals it wants; others are not offered to it."""
 
+    @property
+    def is_cumulative(self) -> bool:
+        """Whether it wants metrics as values since the start whatever temporality the user chose for others."""
+
     def start(self) -> None:
         """Starts its threads; call it once, after any fork."""
 

@@ -16,12 +16,22 @@ SPANS_MAX_BYTES = 32 * MIB
 METRICS_MAX_BYTES = 8 * MIB
 
 
+class Receipt:
+    """Whether a payload arrived, at least in part: a destination that took some of it must not be given any of it again."""
+
+    __slots__ = ("is_signed",)
+
+    def __init__(self) -> None:
+        self.is_signed = False
+
+
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """One encoded request and the number of spans or data points in it."""
+    """One encoded request and the number of spans or data points in it; the receipt is for whoever has to know what became of it."""
 
     body: bytes
     items: int
+    receipt: Receipt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,8 @@ class Queue:
     def accept(self, rejected: int = 0) -> None:
         """Settles the taken payload: sent, but for `rejected` of its items."""
         with self._changed:
+            if self._taken is not None and self._taken.receipt is not None:
+                self._taken.receipt.is_signed = True
             items = self._settle()
             rejected = max(0, min(rejected, items))
             self._rejected += rejected

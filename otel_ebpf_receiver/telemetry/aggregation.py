@@ -1,20 +1,23 @@
 """What is added up per series: explicit-bucket histograms and counters (base-2 exponential ones: `exponential.py`).
 
-Values since the start are kept for ever; a delta is the difference from what was last accepted (`base`), so an export that failed loses nothing
-and costs nothing: the next difference is larger. Slots are rows of the arrays; the caller says which series has which.
+Values since the start are kept for ever; a delta is the difference from what its reader accepted last (`base`), so an export that failed loses
+nothing and costs nothing: the next difference is larger. `delta` is a reader's place among those that take differences, CUMULATIVE for the others.
+Slots are rows of the arrays; the caller says which series has which.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from otel_ebpf_receiver.telemetry.columns import F64, I64, U64
+from otel_ebpf_receiver.telemetry.columns import F64, I64, U64, Bools
 from otel_ebpf_receiver.telemetry.wire import Objects, Rows, varint, whole_strings
 
 Slots = npt.NDArray[np.intp]
+CUMULATIVE = -1
 _T = TypeVar("_T", bound=np.generic)
 
 
@@ -29,20 +32,32 @@ class Aggregation(Protocol):
     def grow(self, capacity: int) -> None: ...
     def reset(self, slots: Slots) -> None: ...
     def observe(self, slots: Slots, values: F64) -> npt.NDArray[np.intp]: ...
-    def changed(self, slots: Slots) -> Slots: ...
-    def encode(self, slots: Slots, start: U64, now: int, behind: I64) -> Objects: ...
-    def freeze(self, slots: Slots) -> None: ...
-    def accept(self) -> None: ...
-    def tail(self) -> bytes: ...
+    def changed(self, slots: Slots, delta: int) -> Slots: ...
+    def encode(self, slots: Slots, start: U64, now: int, behind: I64, delta: int) -> Objects: ...
+    def freeze(self, slots: Slots, delta: int) -> None: ...
+    def accept(self, delta: int, taken: Bools) -> None: ...
+    def tail(self, delta: int) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the readers of a table want: how many take differences, and whether any takes values since the start."""
+
+    deltas: int = 0
+    has_cumulative: bool = True
 
 
 class Extremes:
-    """Least and greatest value per series: of its life, or (delta) since the last accepted export."""
+    """Least and greatest value per series: of its life, and since what each reader of differences accepted last."""
 
-    def __init__(self, is_delta: bool) -> None:
-        self._is_delta = is_delta
-        # [0]: since the last collection; [1]: collected and not accepted yet.
-        self._low, self._high = np.full((2, 0), np.inf), np.full((2, 0), -np.inf)
+    def __init__(self, wanted: Wanted) -> None:
+        # [0] of a life; then two for each reader of differences: since its last collection, and collected but not accepted yet.
+        self._deltas, self._has_life = wanted.deltas, wanted.has_cumulative
+        self._low, self._high = np.full((1 + 2 * self._deltas, 0), np.inf), np.full((1 + 2 * self._deltas, 0), -np.inf)
+
+    @property
+    def bytes_per_series(self) -> int:
+        return 16 * (1 + 2 * self._deltas)
 
     def grow(self, capacity: int) -> None:
         more = capacity - self._low.shape[1]
@@ -53,21 +68,22 @@ class Extremes:
         self._low[:, slots], self._high[:, slots] = np.inf, -np.inf
 
     def observe(self, slots: Slots, values: F64) -> None:
-        np.minimum.at(self._low[0], slots, values)
-        np.maximum.at(self._high[0], slots, values)
+        for row in (*((0,) if self._has_life else ()), *range(1, 1 + 2 * self._deltas, 2)):
+            np.minimum.at(self._low[row], slots, values)
+            np.maximum.at(self._high[row], slots, values)
 
-    def freeze(self, slots: Slots) -> tuple[F64, F64]:
+    def freeze(self, slots: Slots, delta: int) -> tuple[F64, F64]:
         """What a collection reports."""
-        if self._is_delta:
-            self._low[1, slots] = np.minimum(self._low[0, slots], self._low[1, slots])
-            self._high[1, slots] = np.maximum(self._high[0, slots], self._high[1, slots])
-            self._low[0, slots], self._high[0, slots] = np.inf, -np.inf
-            return self._low[1, slots], self._high[1, slots]
-        return self._low[0, slots], self._high[0, slots]
+        if delta == CUMULATIVE:
+            return self._low[0, slots], self._high[0, slots]
+        since, kept = 1 + 2 * delta, 2 + 2 * delta
+        self._low[kept, slots] = np.minimum(self._low[since, slots], self._low[kept, slots])
+        self._high[kept, slots] = np.maximum(self._high[since, slots], self._high[kept, slots])
+        self._low[since, slots], self._high[since, slots] = np.inf, -np.inf
+        return self._low[kept, slots], self._high[kept, slots]
 
-    def accept(self, slots: Slots) -> None:
-        if self._is_delta:
-            self._low[1, slots], self._high[1, slots] = np.inf, -np.inf
+    def accept(self, slots: Slots, delta: int) -> None:
+        self._low[2 + 2 * delta, slots], self._high[2 + 2 * delta, slots] = np.inf, -np.inf
 
 
 class Explicit:
@@ -76,29 +92,28 @@ class Explicit:
     exemplar_tag = 0x42
     metric_tag = 9
 
-    def __init__(self, bounds: tuple[float, ...], *, is_delta: bool) -> None:
+    def __init__(self, bounds: tuple[float, ...], wanted: Wanted) -> None:
         self.bounds = np.array(bounds, np.float64)
         self.places = len(bounds) + 1
-        self.bytes_per_series = 8 * (self.places + 5) * (2 if is_delta else 1)
-        self._is_delta = is_delta
+        self._extremes = Extremes(wanted)
+        self.bytes_per_series = 8 * (self.places + 1) * (1 + wanted.deltas) + self._extremes.bytes_per_series
         self._counts = np.zeros((0, self.places), np.int64)
         self._sums = np.zeros(0)
-        self._extremes = Extremes(is_delta)
-        self._base_counts, self._base_sums = np.zeros_like(self._counts), np.zeros(0)
-        self._frozen: tuple[Slots, I64, F64] | None = None
+        self._base_counts = [np.zeros_like(self._counts) for _ in range(wanted.deltas)]
+        self._base_sums = [np.zeros(0) for _ in range(wanted.deltas)]
+        self._frozen: list[tuple[Slots, I64, F64] | None] = [None] * wanted.deltas
 
     def grow(self, capacity: int) -> None:
         self._counts = _grown(self._counts, capacity)
         self._sums = _grown(self._sums, capacity)
         self._extremes.grow(capacity)
-        if self._is_delta:
-            self._base_counts, self._base_sums = _grown(self._base_counts, capacity), _grown(self._base_sums, capacity)
+        self._base_counts = [_grown(base, capacity) for base in self._base_counts]
+        self._base_sums = [_grown(base, capacity) for base in self._base_sums]
 
     def reset(self, slots: Slots) -> None:
-        self._counts[slots], self._sums[slots] = 0, 0.0
         self._extremes.reset(slots)
-        if self._is_delta:
-            self._base_counts[slots], self._base_sums[slots] = 0, 0.0
+        for counts, sums in ((self._counts, self._sums), *zip(self._base_counts, self._base_sums, strict=True)):
+            counts[slots], sums[slots] = 0, 0.0
 
     def observe(self, slots: Slots, values: F64) -> npt.NDArray[np.intp]:
         """Adds `values` to the series in `slots`; the bucket of each is returned."""
@@ -109,22 +124,22 @@ class Explicit:
         self._extremes.observe(slots, values)
         return buckets
 
-    def counts(self, slots: Slots) -> I64:
+    def counts(self, slots: Slots, delta: int) -> I64:
         """Counts to report: of the series' life, or since the last accepted export."""
-        return self._counts[slots] - self._base_counts[slots] if self._is_delta else self._counts[slots]
+        return self._counts[slots] if delta == CUMULATIVE else self._counts[slots] - self._base_counts[delta][slots]
 
     def totals(self, slots: Slots) -> tuple[I64, F64]:
         """Bucket counts and sums of the series' life."""
         return self._counts[slots], self._sums[slots]
 
-    def changed(self, slots: Slots) -> Slots:
-        return slots[self.counts(slots).any(axis=1)]
+    def changed(self, slots: Slots, delta: int) -> Slots:
+        return slots[self.counts(slots, delta).any(axis=1)]
 
-    def encode(self, slots: Slots, start: U64, now: int, behind: I64) -> Objects:
+    def encode(self, slots: Slots, start: U64, now: int, behind: I64, delta: int) -> Objects:
         """`Histogram.data_points` entries without the `behind` bytes that the caller appends to each."""
-        counts = self.counts(slots)
-        sums = self._sums[slots] - (self._base_sums[slots] if self._is_delta else 0.0)
-        low, high = self._extremes.freeze(slots)
+        counts = self.counts(slots, delta)
+        sums = self._sums[slots] - (0.0 if delta == CUMULATIVE else self._base_sums[delta][slots])
+        low, high = self._extremes.freeze(slots, delta)
         rows = Rows(len(slots))
         length = open_point(rows)
         begin = rows.width
@@ -140,20 +155,20 @@ class Explicit:
         length[:] = rows.width - begin + behind
         return whole_strings(rows.matrix())
 
-    def freeze(self, slots: Slots) -> None:
+    def freeze(self, slots: Slots, delta: int) -> None:
         """Remembers what is being reported."""
-        self._frozen = (slots, self._counts[slots], self._sums[slots]) if self._is_delta else None
+        self._frozen[delta] = (slots, self._counts[slots], self._sums[slots])
 
-    def accept(self) -> None:
-        """What was frozen has arrived."""
-        if self._frozen is not None:
-            slots, counts, sums = self._frozen
-            self._base_counts[slots], self._base_sums[slots] = counts, sums
-            self._extremes.accept(slots)
-            self._frozen = None
+    def accept(self, delta: int, taken: Bools) -> None:
+        """Of what was frozen, the rows of `taken` have arrived."""
+        if (frozen := self._frozen[delta]) is not None:
+            slots = frozen[0][taken]
+            self._base_counts[delta][slots], self._base_sums[delta][slots] = frozen[1][taken], frozen[2][taken]
+            self._extremes.accept(slots, delta)
+            self._frozen[delta] = None
 
-    def tail(self) -> bytes:
-        return temporality(self._is_delta)
+    def tail(self, delta: int) -> bytes:
+        return temporality(delta)
 
 
 class Counter:
@@ -163,17 +178,18 @@ class Counter:
     metric_tag = 7
     places = 1
 
-    def __init__(self, *, is_delta: bool) -> None:
-        self.bytes_per_series = 16
-        self._is_delta = is_delta
-        self._values, self._base = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        self._frozen: tuple[Slots, I64] | None = None
+    def __init__(self, wanted: Wanted) -> None:
+        self.bytes_per_series = 8 * (1 + wanted.deltas)
+        self._values = np.zeros(0, np.int64)
+        self._base = [np.zeros(0, np.int64) for _ in range(wanted.deltas)]
+        self._frozen: list[tuple[Slots, I64] | None] = [None] * wanted.deltas
 
     def grow(self, capacity: int) -> None:
-        self._values, self._base = _grown(self._values, capacity), _grown(self._base, capacity)
+        self._values, self._base = _grown(self._values, capacity), [_grown(base, capacity) for base in self._base]
 
     def reset(self, slots: Slots) -> None:
-        self._values[slots] = self._base[slots] = 0
+        for values in (self._values, *self._base):
+            values[slots] = 0
 
     def observe(self, slots: Slots, values: F64) -> npt.NDArray[np.intp]:
         np.add.at(self._values, slots, values.astype(np.int64))
@@ -182,31 +198,30 @@ class Counter:
     def total(self, slots: Slots) -> I64:
         return np.asarray(self._values[slots], np.int64)
 
-    def changed(self, slots: Slots) -> Slots:
-        out: Slots = slots[self._values[slots] != self._base[slots]]
+    def changed(self, slots: Slots, delta: int) -> Slots:
+        out: Slots = slots[self._values[slots] != self._base[delta][slots]]
         return out
 
-    def encode(self, slots: Slots, start: U64, now: int, behind: I64) -> Objects:
+    def encode(self, slots: Slots, start: U64, now: int, behind: I64, delta: int) -> Objects:
         rows = Rows(len(slots))
         length = open_point(rows)
         begin = rows.width
         times(rows, start, now)
-        values = self._values[slots] - (self._base[slots] if self._is_delta else 0)
+        values = self._values[slots] - (0 if delta == CUMULATIVE else self._base[delta][slots])
         rows.fixed64(0x31, values.astype(np.uint64))
         length[:] = rows.width - begin + behind
         return whole_strings(rows.matrix())
 
-    def freeze(self, slots: Slots) -> None:
-        self._frozen = (slots, self._values[slots]) if self._is_delta else None
+    def freeze(self, slots: Slots, delta: int) -> None:
+        self._frozen[delta] = (slots, self._values[slots])
 
-    def accept(self) -> None:
-        if self._frozen is not None:
-            slots, values = self._frozen
-            self._base[slots] = values
-            self._frozen = None
+    def accept(self, delta: int, taken: Bools) -> None:
+        if (frozen := self._frozen[delta]) is not None:
+            self._base[delta][frozen[0][taken]] = frozen[1][taken]
+            self._frozen[delta] = None
 
-    def tail(self) -> bytes:
-        return temporality(self._is_delta) + b"\x18\x01"
+    def tail(self, delta: int) -> bytes:
+        return temporality(delta) + b"\x18\x01"
 
 
 def open_point(rows: Rows) -> I64:
@@ -222,9 +237,9 @@ def times(rows: Rows, start: U64, now: int) -> None:
     rows.constant(b"\x19" + now.to_bytes(8, "little"))
 
 
-def temporality(is_delta: bool) -> bytes:
+def temporality(delta: int) -> bytes:
     """The `aggregation_temporality` field: 1 delta, 2 cumulative."""
-    return bytes((0x10, 1 if is_delta else 2))
+    return bytes((0x10, 2 if delta == CUMULATIVE else 1))
 
 
 def _grown(column: npt.NDArray[_T], capacity: int) -> npt.NDArray[_T]:

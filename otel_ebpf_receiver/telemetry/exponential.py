@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import operator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from otel_ebpf_receiver.telemetry.aggregation import Extremes, Slots, open_point, temporality, times
-from otel_ebpf_receiver.telemetry.columns import F64, I64, U64
+from otel_ebpf_receiver.telemetry.aggregation import CUMULATIVE, Extremes, Slots, Wanted, open_point, temporality, times
+from otel_ebpf_receiver.telemetry.columns import F64, I64, U64, Bools
 from otel_ebpf_receiver.telemetry.wire import Objects, Rows, varint_width, whole_strings
 
 BUCKETS = 160
@@ -31,30 +32,40 @@ def index(values: F64) -> I64:
     return np.where(mantissa == 0.5, exact, rough)
 
 
+@dataclass(frozen=True, slots=True)
+class _Frozen:
+    """What a reader of differences was given and has not accepted yet."""
+
+    slots: Slots
+    counts: I64
+    sums: F64
+    zeros: I64
+
+
 class Exponential:
-    """Exponential histograms of many series. `base_*` is what was last accepted, for deltas."""
+    """Exponential histograms of many series. `base` is what each reader of differences accepted last."""
 
     exemplar_tag = 0x5A
     metric_tag = 10
     places = 8
 
-    def __init__(self, *, is_delta: bool) -> None:
-        self.bytes_per_series = 8 * (BUCKETS + 8) * (2 if is_delta else 1)
-        self._is_delta = is_delta
+    def __init__(self, wanted: Wanted) -> None:
+        deltas = wanted.deltas
+        self._extremes = Extremes(wanted)
+        self.bytes_per_series = 8 * (BUCKETS + 2) * (1 + deltas) + 24 + self._extremes.bytes_per_series
+        self._has_cumulative = wanted.has_cumulative
         self._counts = np.zeros((0, BUCKETS), np.int64)
-        self._base = np.zeros((0, BUCKETS), np.int64)
-        # Per series: sum, values that are zero, and both as last accepted.
-        self._sums, self._zeros = np.zeros((2, 0)), np.zeros((2, 0), np.int64)
+        self._base = [np.zeros((0, BUCKETS), np.int64) for _ in range(deltas)]
+        # Per series: sum, values that are zero, and behind them both as each reader of differences accepted them last.
+        self._sums, self._zeros = np.zeros((1 + deltas, 0)), np.zeros((1 + deltas, 0), np.int64)
         self._scale, self._first, self._last = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64)
-        self._extremes = Extremes(is_delta)
-        self._frozen: tuple[Slots, F64, I64, I64] | None = None
-        self._frozen_counts: I64 | None = None
+        self._frozen: list[_Frozen | None] = [None] * deltas
 
     def grow(self, capacity: int) -> None:
         more = capacity - len(self._scale)
         fresh = np.arange(len(self._scale), capacity)
         self._counts = np.pad(self._counts, ((0, more), (0, 0)))
-        self._base = np.pad(self._base, ((0, more if self._is_delta else 0), (0, 0)))
+        self._base = [np.pad(base, ((0, more), (0, 0))) for base in self._base]
         self._sums, self._zeros = np.pad(self._sums, ((0, 0), (0, more))), np.pad(self._zeros, ((0, 0), (0, more)))
         self._scale, self._first, self._last = (np.pad(column, (0, more)) for column in (self._scale, self._first, self._last))
         self._extremes.grow(capacity)
@@ -66,9 +77,8 @@ class Exponential:
         self._sums[:, slots], self._zeros[:, slots] = 0.0, 0
 
     def _empty(self, slots: Slots) -> None:
-        self._counts[slots] = 0
-        if self._is_delta:
-            self._base[slots] = 0
+        for counts in (self._counts, *self._base):
+            counts[slots] = 0
         self._scale[slots], self._first[slots], self._last[slots] = SCALE_MAX, _EMPTY, -_EMPTY
 
     def observe(self, slots: Slots, values: F64) -> npt.NDArray[np.intp]:
@@ -114,42 +124,32 @@ class Exponential:
         shift = 0
         while (stop >> shift) - (start >> shift) >= BUCKETS:
             shift += 1
-        for counts in (self._counts, self._base) if self._is_delta else (self._counts,):
-            old = counts[slot].copy()
-            used = np.flatnonzero(old)
-            counts[slot] = 0
-            np.add.at(counts[slot], ((used + first) >> shift) - (start >> shift), old[used])
-        if self._frozen is not None and self._frozen_counts is not None:
-            self._rebase_frozen(slot, first, shift, start)
+        for counts in (self._counts, *self._base):
+            _rebase(counts[slot], first, shift, start)
+        for frozen in self._frozen:
+            if frozen is not None:
+                for row in np.flatnonzero(frozen.slots == slot).tolist():
+                    _rebase(frozen.counts[row], first, shift, start)
         self._scale[slot] -= shift
         self._first[slot], self._last[slot] = start >> shift, stop >> shift
 
-    def _rebase_frozen(self, slot: int, first: int, shift: int, start: int) -> None:
-        assert self._frozen is not None
-        assert self._frozen_counts is not None
-        for row in np.flatnonzero(self._frozen[0] == slot).tolist():
-            old = self._frozen_counts[row].copy()
-            used = np.flatnonzero(old)
-            self._frozen_counts[row] = 0
-            np.add.at(self._frozen_counts[row], ((used + first) >> shift) - (start >> shift), old[used])
-
-    def _reported(self, slots: Slots) -> tuple[I64, F64, I64]:
-        if not self._is_delta:
+    def _reported(self, slots: Slots, delta: int) -> tuple[I64, F64, I64]:
+        if delta == CUMULATIVE:
             return self._counts[slots], self._sums[0, slots], self._zeros[0, slots]
         return (
-            self._counts[slots] - self._base[slots],
-            self._sums[0, slots] - self._sums[1, slots],
-            self._zeros[0, slots] - self._zeros[1, slots],
+            self._counts[slots] - self._base[delta][slots],
+            self._sums[0, slots] - self._sums[1 + delta, slots],
+            self._zeros[0, slots] - self._zeros[1 + delta, slots],
         )
 
-    def changed(self, slots: Slots) -> Slots:
-        counts, _, zeros = self._reported(slots)
+    def changed(self, slots: Slots, delta: int) -> Slots:
+        counts, _, zeros = self._reported(slots, delta)
         return slots[counts.any(axis=1) | (zeros > 0)]
 
-    def encode(self, slots: Slots, start: U64, now: int, behind: I64) -> Objects:
+    def encode(self, slots: Slots, start: U64, now: int, behind: I64, delta: int) -> Objects:
         """`ExponentialHistogram.data_points` entries without the `behind` bytes that the caller appends to each."""
-        counts, sums, zeros = self._reported(slots)
-        low, high = self._extremes.freeze(slots)
+        counts, sums, zeros = self._reported(slots, delta)
+        low, high = self._extremes.freeze(slots, delta)
         first, data = _packed(counts)
         lengths = np.fromiter(map(len, data), np.int64, len(data))
         rows = Rows(len(slots))
@@ -175,23 +175,31 @@ class Exponential:
         out[:] = list(map(operator.add, whole_strings(rows.matrix()).tolist(), data))
         return out
 
-    def freeze(self, slots: Slots) -> None:
-        if self._is_delta:
-            self._frozen = (slots, self._sums[0, slots], self._zeros[0, slots], self._counts[slots].sum(axis=1))
-            self._frozen_counts = self._counts[slots]
+    def freeze(self, slots: Slots, delta: int) -> None:
+        self._frozen[delta] = _Frozen(slots, self._counts[slots], self._sums[0, slots], self._zeros[0, slots])
 
-    def accept(self) -> None:
-        if self._frozen is None or self._frozen_counts is None:
+    def accept(self, delta: int, taken: Bools) -> None:
+        if (frozen := self._frozen[delta]) is None:
             return
-        slots, sums, zeros, total = self._frozen
-        self._base[slots], self._sums[1, slots], self._zeros[1, slots] = self._frozen_counts, sums, zeros
-        self._extremes.accept(slots)
-        # Nothing came since: the series may use the finest scale again.
-        self._empty(slots[self._counts[slots].sum(axis=1) == total])
-        self._frozen = self._frozen_counts = None
+        slots = frozen.slots[taken]
+        self._base[delta][slots] = frozen.counts[taken]
+        self._sums[1 + delta, slots], self._zeros[1 + delta, slots] = frozen.sums[taken], frozen.zeros[taken]
+        self._extremes.accept(slots, delta)
+        self._frozen[delta] = None
+        if not self._has_cumulative:
+            # What everyone has accepted may use the finest scale again.
+            self._empty(slots[np.all([(self._counts[slots] == base[slots]).all(axis=1) for base in self._base], axis=0)])
 
-    def tail(self) -> bytes:
-        return temporality(self._is_delta)
+    def tail(self, delta: int) -> bytes:
+        return temporality(delta)
+
+
+def _rebase(counts: I64, first: int, shift: int, start: int) -> None:
+    """Moves the counts of one series whose first bucket had index `first` to buckets that begin with `start`, both then shifted."""
+    old = counts.copy()
+    used = np.flatnonzero(old)
+    counts[:] = 0
+    np.add.at(counts, ((used + first) >> shift) - (start >> shift), old[used])
 
 
 def _zigzag(values: I64) -> U64:

@@ -1,7 +1,7 @@
-"""The series of one instrument: which there are, whose they are, since when, and who has to go.
+"""The series of one instrument: which there are, whose they are, since when, what each reader has accepted of them, and who has to go.
 
 Bounded: so many per Resource, so many bytes in all; what comes later is added up under one overflow series per Resource. Values are in an
-`Aggregation`; this module knows none of them.
+`Aggregation`; this module knows none of them. Collections are numbered; what is observed belongs to the next one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from opentelemetry.proto.metrics.v1.metrics_pb2 import ExponentialHistogramDataPoint, HistogramDataPoint, NumberDataPoint
 
 from otel_ebpf_receiver.telemetry import names
-from otel_ebpf_receiver.telemetry.aggregation import Aggregation, Slots
+from otel_ebpf_receiver.telemetry.aggregation import CUMULATIVE, Aggregation, Slots
 from otel_ebpf_receiver.telemetry.columns import I64, U64, Attributes, Instrument, Points
 from otel_ebpf_receiver.telemetry.exemplars import Exemplars, Sampled
 from otel_ebpf_receiver.telemetry.keys import KeyIndex, mix
@@ -34,11 +34,30 @@ class Budget:
         self.used_bytes = 0
 
 
+class Taken:
+    """What one reader has accepted, per slot: the number of the collection, and the Unix time until which its values were in it."""
+
+    def __init__(self) -> None:
+        self.number = np.zeros(0, np.uint32)
+        self.until = np.zeros(0, np.uint64)
+
+    def grow(self, capacity: int) -> None:
+        more = capacity - len(self.number)
+        self.number, self.until = np.pad(self.number, (0, more)), np.pad(self.until, (0, more))
+
+    def accept(self, number: int, until: int, refused: Slots) -> None:
+        """All but the slots `refused` were accepted, those included that had nothing to say."""
+        numbers, untils = self.number[refused], self.until[refused]
+        self.number[:], self.until[:] = number, until
+        self.number[refused], self.until[refused] = numbers, untils
+
+
 class Series:
     """Maps observations to slots and keeps what is known of each slot."""
 
-    def __init__(self, instrument: Instrument, aggregation: Aggregation, *, limit: int, budget: Budget) -> None:
+    def __init__(self, instrument: Instrument, aggregation: Aggregation, *, readers: int, limit: int, budget: Budget) -> None:
         self.instrument, self.aggregation = instrument, aggregation
+        self.taken = [Taken() for _ in range(readers)]
         self.exemplars = Exemplars(aggregation.places)
         self.overflowed = 0
         self._limit, self._budget = limit, budget
@@ -50,8 +69,8 @@ class Series:
         self.resource = np.zeros(0, np.int64)
         """Per slot: its Resource, -1 where the slot is free."""
         self.start = np.zeros(0, np.uint64)
-        self.seen, self.accepted = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        """Per slot: Unix ns of the last observation, and of the last one whose value was accepted."""
+        self._seen, self._number = np.zeros(0, np.int64), np.zeros(0, np.uint32)
+        """Per slot: Unix ns of the last observation, and the number of the collection that it belongs to."""
         self.attributes: list[Attributes] = []
         self.encoded: Objects = np.zeros(0, object)
 
@@ -67,8 +86,8 @@ class Series:
     def alive(self) -> Slots:
         return np.flatnonzero(self.resource >= 0)
 
-    def observe(self, points: Points, resource: I64, sampled: Sampled, *, now: int, start: int) -> None:
-        """Adds one batch of observations; `resource` is that of each, `start` the start time of series that are new."""
+    def observe(self, points: Points, resource: I64, sampled: Sampled, *, now: int, start: int, number: int) -> None:
+        """Adds one batch of observations; `resource` is that of each, `start` the start time of series that are new, `number` of the next collection."""
         # hot: benchmarks/pipeline.py
         keys = mix(points.group.key, resource)
         slots = self._index.find(keys).astype(np.intp)
@@ -81,8 +100,8 @@ class Series:
                 self.overflowed += len(over)
                 slots[over] = self._overflow(resource[over], start)
         places = self.aggregation.observe(slots, points.values)
-        self.seen[slots] = now
-        self.exemplars.keep(slots, places, points.values, sampled, len(self.resource))
+        self._seen[slots], self._number[slots] = now, number
+        self.exemplars.keep(slots, places, points.values, sampled, capacity=len(self.resource), number=number)
 
     def _admit(self, points: Points, resource: I64, keys: U64, missing: npt.NDArray[np.intp], start: int) -> None:
         if self._full:
@@ -113,7 +132,7 @@ class Series:
 
     @property
     def _cost(self) -> int:
-        return _SERIES_BYTES + self.aggregation.bytes_per_series + self.exemplars.bytes_per_series
+        return _SERIES_BYTES + 12 * len(self.taken) + self.aggregation.bytes_per_series + self.exemplars.bytes_per_series
 
     def _enter(self, keys: U64, slots: list[int]) -> None:
         self._keys[slots] = keys
@@ -124,7 +143,7 @@ class Series:
             self._grow()
         slot = self._free.pop()
         message = _POINTS[self.aggregation.metric_tag](attributes=key_values(attributes))
-        self.resource[slot], self.start[slot], self.accepted[slot] = owner, start, 0
+        self.resource[slot], self.start[slot] = owner, start
         self.attributes[slot], self.encoded[slot] = attributes, message.SerializeToString()
         self._counts[owner] = self._counts.get(owner, 0) + 1
         self._budget.used_bytes += self._cost
@@ -135,7 +154,9 @@ class Series:
         capacity = max(64, 2 * old)
         more = capacity - old
         self._keys, self.start = np.pad(self._keys, (0, more)), np.pad(self.start, (0, more))
-        self.seen, self.accepted = np.pad(self.seen, (0, more)), np.pad(self.accepted, (0, more))
+        self._seen, self._number = np.pad(self._seen, (0, more)), np.pad(self._number, (0, more))
+        for taken in self.taken:
+            taken.grow(capacity)
         self.resource = np.pad(self.resource, (0, more), constant_values=-1)
         self.attributes += [{}] * more
         self.encoded = np.concatenate((self.encoded, np.full(more, b"", object)))
@@ -143,8 +164,11 @@ class Series:
         self._free += range(capacity - 1, old - 1, -1)
 
     def evict(self, before: int) -> None:
-        """Removes series that saw nothing since `before` (Unix ns) and whose last value was accepted."""
-        gone = np.flatnonzero((self.resource >= 0) & (self.seen < before) & (self.accepted >= self.seen))
+        """Removes series that saw nothing since `before` (Unix ns) and whose last value every reader has accepted."""
+        is_idle = (self.resource >= 0) & (self._seen < before)
+        for taken in self.taken:
+            is_idle &= taken.number >= self._number
+        gone = np.flatnonzero(is_idle)
         if not gone.size:
             return
         for slot in gone.tolist():
@@ -164,13 +188,16 @@ class Series:
         self._index = KeyIndex(max(1024, len(self)))
         self._index.insert(self._keys[self.alive], self.alive.astype(np.int32))
 
-    def points(self, reported: Slots, start: U64, now: int) -> tuple[Objects, I64]:
+    def points(self, reported: Slots, now: int, *, reader: int, delta: int) -> tuple[Objects, I64]:
         """The encoded points (n x 3 pieces) of series, and their sizes."""
-        exemplars = self.exemplars.encode(reported, self.aggregation.exemplar_tag)
+        taken, start = self.taken[reader], self.start[reported]
+        if delta != CUMULATIVE:
+            start = np.maximum(start, taken.until[reported])
+        exemplars = self.exemplars.encode(reported, self.aggregation.exemplar_tag, taken.number[reported])
         out = np.empty((len(reported), 3), object)
         out[:, 1], out[:, 2] = self.encoded[reported], exemplars
         behind = _lengths(out[:, 1]) + _lengths(exemplars)
-        out[:, 0] = self.aggregation.encode(reported, start, now, behind)
+        out[:, 0] = self.aggregation.encode(reported, start, now, behind, delta)
         return out, _lengths(out[:, 0]) + behind
 
 

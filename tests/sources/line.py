@@ -79,7 +79,7 @@ class Ran:
     def __init__(self, line: Line, sink: Sink) -> None:
         self.line = line
         self.spans = [span for payload in sink.payloads for span in _spans(payload)]
-        self.collection = line.collect(NOW + MS)
+        self.collection = line.collect(NOW + MS)[0]
         self.points = [point for payload in self.collection.payloads for point in _points(payload)]
 
     def span(self, kind: int = SERVER) -> dict[str, Any]:

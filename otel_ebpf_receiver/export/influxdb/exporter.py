@@ -86,6 +86,7 @@ class InfluxDestination:
     ) -> None:
         self.name = name
         self.signals = signals
+        self.is_cumulative = True
         resource = _resource(options)
         red = RedLines(columns, round(options.interval_s * 1e9))
         makers: dict[Signal, Callable[[bytes], list[str]]] = {

@@ -43,6 +43,7 @@ class OtlpDestination:
     ) -> None:
         self.name = name
         self.signals = frozenset(options)
+        self.is_cumulative = False
         self._senders = {
             signal: Sender(
                 _queue(signal, limits or QueueLimits()),

@@ -34,7 +34,8 @@ def halve(signal: Signal, payload: Payload) -> list[Payload]:
     _deal(request, levels, [(first, total // 2), (second, total - total // 2)])
     # What the payload says of itself is what the books hold: a difference to what it contains stays within the second part.
     items = min(payload.items, total // 2)
-    return [Payload(first.SerializeToString(), items), Payload(second.SerializeToString(), payload.items - items)]
+    parts = ((first, items), (second, payload.items - items))
+    return [Payload(part.SerializeToString(), count, payload.receipt) for part, count in parts]
 
 
 def cut(signal: Signal, payload: Payload, max_items: int) -> list[Payload]:

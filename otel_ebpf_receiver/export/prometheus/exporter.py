@@ -37,6 +37,7 @@ class PrometheusDestination:
         options = options or PrometheusOptions()
         self.name = name
         self.signals = frozenset({Signal.METRICS})
+        self.is_cumulative = True
         self._store = SeriesStore(series_max=options.series_max, expire_s=options.expire_s)
         self._sender = Sender(
             Queue(METRICS_MAX_BYTES),
