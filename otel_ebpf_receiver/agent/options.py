@@ -26,6 +26,8 @@ PACKAGE = "otel-ebpf-receiver"
 UNKNOWN_SERVICE = "unknown_service"
 """What the SDK specification calls a Resource without a name."""
 HOST_NAME = "host.name"
+INSTANCE_ID = "service.instance.id"
+"""Without it the series of two hosts would be one: Prometheus makes its `instance` label of it."""
 
 
 def agent_version() -> str:
@@ -38,7 +40,8 @@ def agent_version() -> str:
 
 def host_attributes(config: Config) -> dict[str, AttributeValue]:
     """What names traffic that no workload is known for."""
-    return {names.SERVICE_NAME: config.telemetry.service_name or UNKNOWN_SERVICE, HOST_NAME: socket.gethostname()}
+    host = socket.gethostname()
+    return {names.SERVICE_NAME: config.telemetry.service_name or UNKNOWN_SERVICE, INSTANCE_ID: host, HOST_NAME: host}
 
 
 def own_attributes(config: Config) -> dict[str, str | int]:
@@ -46,6 +49,7 @@ def own_attributes(config: Config) -> dict[str, str | int]:
     own = {
         names.SERVICE_NAME: config.telemetry.service_name or PACKAGE,
         "service.version": agent_version(),
+        INSTANCE_ID: socket.gethostname(),
         HOST_NAME: socket.gethostname(),
     }
     return {**config.telemetry.resource_attributes, **own, "process.pid": os.getpid()}

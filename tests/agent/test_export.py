@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterable
 
@@ -56,6 +57,8 @@ def test_spans_and_metrics_arrive(protocol: str) -> None:
     assert points(receiver, "http.server.request.duration")[-1] == 3
     own = {attributes(one.resource.attributes)["service.name"] for one in receiver.metrics}
     assert own == {"unknown_service", "otel-ebpf-receiver"}
+    instances = {attributes(one.resource.attributes)["service.instance.id"] for one in receiver.metrics}
+    assert instances == {socket.gethostname()}
 
 
 def test_the_end_flushes() -> None:
