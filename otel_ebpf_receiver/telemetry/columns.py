@@ -133,3 +133,15 @@ class Linkage:
     parent_sampled: Bools
     trace_state: npt.NDArray[np.bytes_]
     trace_state_cut: Bools
+
+    def of(self, rows: npt.NDArray[np.intp]) -> Linkage:
+        """That of some rows."""
+        return Linkage(
+            self.words[:, rows],
+            self.traced[rows],
+            self.trace_id[rows],
+            self.parent_id[rows],
+            self.parent_sampled[rows],
+            self.trace_state[rows],
+            self.trace_state_cut[rows],
+        )

@@ -2,12 +2,15 @@
 
 Each id is SipHash-1-3, a keyed pseudo-random function (Aumasson, Bernstein 2012), of the same words and one label byte: trace id high and low,
 CLIENT span id, SERVER span id. The key is secret, so traffic cannot be made to collide and an id tells nothing about the traffic. Computed for a
-whole batch: every step of the hash is one numpy operation over all rows of a slice that stays in the processor's cache.
+whole batch: every step of the hash is one numpy operation over all rows of a slice that stays in the processor's cache. What is asked for of a
+few rows only, as most ids are where most exchanges are sampled out, is finished for those rows alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +18,14 @@ import numpy.typing as npt
 from otel_ebpf_receiver.telemetry.columns import U8, U64, Bools, Linkage
 
 KEY_BYTES = 16
-_SLICE = 2048
+_SLICE = 8192
 _INITIAL = (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573)
+_HIGH, _LOW, _CLIENT, _SERVER = range(4)
+"""Labels."""
+# hot: benchmarks/pipeline.py. Arrays without dimension: a scalar would be made one of these in every operation.
+_BITS = {bits: (np.array(bits, np.uint64), np.array(64 - bits, np.uint64)) for bits in (13, 16, 17, 21, 32)}
+_END = np.array(0xFF, np.uint64)
+_ONE = np.array(1, np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +37,44 @@ class Ids:
     server: U8
 
 
+class Derived:
+    """The ids of a batch, made as far as they are asked for. `key` has 16 bytes."""
+
+    def __init__(self, key: bytes, linkage: Linkage) -> None:
+        self._linkage = linkage
+        self._hashed = Hashed(key, linkage.words)
+
+    @cached_property
+    def low(self) -> U64:
+        """The last 64 bits of each row's trace id, as a number."""
+        return self._trace(_not_zero(self._hashed.finish((_LOW,))[0]), 8)
+
+    @cached_property
+    def high(self) -> U64:
+        """The first 64 bits."""
+        return self._trace(self._hashed.finish((_HIGH,))[0], 0)
+
+    def take(self, rows: npt.NDArray[np.intp]) -> Ids:
+        """The ids of some rows; the trace id is the remote parent's where there is one."""
+        has_low = "low" in self.__dict__
+        made = self._hashed.finish((_HIGH, _CLIENT, _SERVER) if has_low else (_HIGH, _CLIENT, _SERVER, _LOW), rows)
+        trace = np.empty((len(rows), 2), ">u8")
+        trace[:, 0] = made[0]
+        trace[:, 1] = self.low[rows] if has_low else _not_zero(made[3])
+        out = trace.view(np.uint8)
+        np.copyto(out, self._linkage.trace_id[rows], where=self._linkage.traced[rows][:, None])
+        return Ids(out, _big_endian(_not_zero(made[1])), _big_endian(_not_zero(made[2])))
+
+    def _trace(self, own: U64, begin: int) -> U64:
+        traced = np.flatnonzero(self._linkage.traced)
+        if traced.size:
+            own[traced] = self._linkage.trace_id[traced, begin : begin + 8].copy().view(">u8")[:, 0]
+        return own
+
+
 def derive(key: bytes, linkage: Linkage) -> Ids:
-    """Ids of every row; the trace id is the remote parent's where there is one. `key` has 16 bytes."""
-    high, low, client, server = siphash(key, linkage.words, labels=4)
-    trace = np.empty((len(high), 2), ">u8")
-    trace[:, 0] = high
-    trace[:, 1] = _not_zero(low)
-    out = trace.view(np.uint8)
-    np.copyto(out, linkage.trace_id, where=linkage.traced[:, None])
-    return Ids(out, _big_endian(_not_zero(client)), _big_endian(_not_zero(server)))
+    """Ids of every row."""
+    return Derived(key, linkage).take(np.arange(len(linkage.traced)))
 
 
 def parents(ids: Ids, linkage: Linkage, joined: Bools, parent_sent: Bools) -> tuple[U8, Bools, U8, Bools]:
@@ -51,78 +89,87 @@ def parents(ids: Ids, linkage: Linkage, joined: Bools, parent_sent: Bools) -> tu
 
 def siphash(key: bytes, words: U64, *, labels: int = 1, compress: int = 1, finish: int = 3) -> list[U64]:
     """SipHash-c-d of the rows' words (u64, k x n) followed by one byte, once for each of the byte values below `labels`."""
-    if len(key) != KEY_BYTES:
-        raise ValueError(f"key: {len(key)} bytes; expected {KEY_BYTES}")
-    n = words.shape[1]
-    out = [np.empty(n, np.uint64) for _ in range(labels)]
-    length = (8 * words.shape[0] + 1) % 256 << 56
-    for start in range(0, n, _SLICE):
-        part = words[:, start : start + _SLICE]
-        state = _State.start(key, part.shape[1])
-        for word in part:
-            state.absorb(word, compress)
-        last = np.repeat(np.arange(length, length + labels, dtype=np.uint64), part.shape[1])
-        ended = state.times(labels).finish(last, compress, finish).reshape(labels, -1)
-        for column, values in zip(out, ended, strict=True):
-            column[start : start + _SLICE] = values
-    return out
+    return Hashed(key, words, compress, finish).finish(range(labels))
 
 
-class _State:
-    """The four words of the hash, of many rows, and one spare column for the rotations."""
+class Hashed:
+    """SipHash-c-d of rows' words (u64, k x n), with all but the last byte taken in."""
 
-    def __init__(self, columns: list[U64], spare: U64) -> None:
-        self._v, self._spare = columns, spare
-
-    @classmethod
-    def start(cls, key: bytes, rows: int) -> _State:
+    def __init__(self, key: bytes, words: U64, compress: int = 1, finish: int = 3) -> None:
+        if len(key) != KEY_BYTES:
+            raise ValueError(f"key: {len(key)} bytes; expected {KEY_BYTES}")
+        self._compress, self._rounds = compress, finish
+        self._length = (8 * words.shape[0] + 1) % 256 << 56
+        n = words.shape[1]
         k = [int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")]
-        return cls([np.full(rows, initial ^ k[i % 2], np.uint64) for i, initial in enumerate(_INITIAL)], np.empty(rows, np.uint64))
+        self._state = np.empty((4, n), np.uint64)
+        spare = np.empty(min(n, _SLICE), np.uint64)
+        for start in range(0, n, _SLICE):
+            part = self._state[:, start : start + _SLICE]
+            for i, initial in enumerate(_INITIAL):
+                part[i] = initial ^ k[i % 2]
+            for word in words[:, start : start + _SLICE]:
+                _absorb(part, word, compress, spare[: part.shape[1]])
 
-    def times(self, count: int) -> _State:
-        """The state `count` times, one after the other: all labels are hashed at once."""
-        return _State([np.tile(column, count) for column in self._v], np.tile(self._spare, count))
+    def finish(self, labels: Sequence[int], rows: npt.NDArray[np.intp] | None = None) -> list[U64]:
+        """The hashes of all rows, or of `rows`, with each of these last bytes."""
+        n = self._state.shape[1] if rows is None else len(rows)
+        out = [np.empty(n, np.uint64) for _ in labels]
+        step = _SLICE // len(labels)
+        for start in range(0, n, step):
+            part = self._state[:, start : start + step] if rows is None else self._state[:, rows[start : start + step]]
+            count = part.shape[1]
+            # All labels are hashed at once, one behind the other.
+            state = np.tile(part, len(labels))
+            last = np.repeat(np.array([self._length + label for label in labels], np.uint64), count)
+            spare = np.empty_like(last)
+            _absorb(state, last, self._compress, spare)
+            np.bitwise_xor(state[2], _END, state[2])
+            for _ in range(self._rounds):
+                _round(state, spare)
+            ended = (state[0] ^ state[1] ^ state[2] ^ state[3]).reshape(len(labels), -1)
+            for column, values in zip(out, ended, strict=True):
+                column[start : start + step] = values
+        return out
 
-    def absorb(self, word: U64, rounds: int) -> None:
-        self._v[3] ^= word
-        for _ in range(rounds):
-            self._round()
-        self._v[0] ^= word
 
-    def finish(self, last: U64, compress: int, rounds: int) -> U64:
-        self.absorb(last, compress)
-        self._v[2] ^= np.uint64(0xFF)
-        for _ in range(rounds):
-            self._round()
-        return self._v[0] ^ self._v[1] ^ self._v[2] ^ self._v[3]
+def _absorb(state: U64, word: U64, rounds: int, spare: U64) -> None:
+    a, _, _, d = state
+    np.bitwise_xor(d, word, d)
+    for _ in range(rounds):
+        _round(state, spare)
+    np.bitwise_xor(a, word, a)
 
-    def _round(self) -> None:
-        # hot: benchmarks/pipeline.py
-        a, b, c, d = self._v
-        a += b
-        c += d
-        self._rotate(b, 13)
-        self._rotate(d, 16)
-        b ^= a
-        d ^= c
-        self._rotate(a, 32)
-        c += b
-        a += d
-        self._rotate(b, 17)
-        self._rotate(d, 21)
-        b ^= c
-        d ^= a
-        self._rotate(c, 32)
 
-    def _rotate(self, column: U64, bits: int) -> None:
-        np.right_shift(column, np.uint64(64 - bits), out=self._spare)
-        np.left_shift(column, np.uint64(bits), out=column)
-        np.bitwise_or(column, self._spare, out=column)
+def _round(state: U64, spare: U64) -> None:
+    # hot: benchmarks/pipeline.py
+    a, b, c, d = state
+    np.add(a, b, a)
+    np.add(c, d, c)
+    _rotate(b, 13, spare)
+    _rotate(d, 16, spare)
+    np.bitwise_xor(b, a, b)
+    np.bitwise_xor(d, c, d)
+    _rotate(a, 32, spare)
+    np.add(c, b, c)
+    np.add(a, d, a)
+    _rotate(b, 17, spare)
+    _rotate(d, 21, spare)
+    np.bitwise_xor(b, c, b)
+    np.bitwise_xor(d, a, d)
+    _rotate(c, 32, spare)
+
+
+def _rotate(column: U64, bits: int, spare: U64) -> None:
+    left, right = _BITS[bits]
+    np.right_shift(column, right, spare)
+    np.left_shift(column, left, column)
+    np.bitwise_or(column, spare, column)
 
 
 def _not_zero(values: U64) -> U64:
     # All zeros is no valid id (W3C Trace Context 3.2.2.3, 3.2.2.4).
-    return np.maximum(values, np.uint64(1))
+    return np.maximum(values, _ONE)
 
 
 def _big_endian(values: U64) -> U8:

@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from otel_ebpf_receiver.telemetry.columns import I64, U8, U64
 
-_MULTIPLY = np.uint64(0x9E3779B97F4A7C15)
-_FINISH = np.uint64(0xD6E8FEB86659FD93)
-_FOLD = np.uint64(32)
-_SEED = np.uint64(hash("otel_ebpf_receiver") & 0xFFFFFFFFFFFFFFFF)
+# hot: benchmarks/pipeline.py. Arrays without dimension: a scalar would be made one of these in every operation.
+_MULTIPLY = np.array(0x9E3779B97F4A7C15, np.uint64)
+_FINISH = np.array(0xD6E8FEB86659FD93, np.uint64)
+_FOLD = np.array(32, np.uint64)
+_SEED = np.array(hash("otel_ebpf_receiver") & 0xFFFFFFFFFFFFFFFF, np.uint64)
 
 
 def mix(first: npt.NDArray[np.integer], *more: npt.NDArray[np.integer] | int) -> U64:
@@ -26,17 +27,17 @@ def mix(first: npt.NDArray[np.integer], *more: npt.NDArray[np.integer] | int) ->
     spare = np.empty_like(key)
     _stir(key, _SEED, spare)
     for column in more:
-        value = np.uint64(column & 0xFFFFFFFFFFFFFFFF) if isinstance(column, int) else column.astype(np.uint64, copy=False)
+        value = np.array(column & 0xFFFFFFFFFFFFFFFF, np.uint64) if isinstance(column, int) else column.astype(np.uint64, copy=False)
         _stir(key, value, spare)
     _stir(key, _FINISH, spare)
     return key
 
 
-def _stir(key: U64, value: U64 | np.uint64, spare: U64) -> None:
-    np.bitwise_xor(key, value, out=key)
-    np.multiply(key, _MULTIPLY, out=key)
-    np.right_shift(key, _FOLD, out=spare)
-    np.bitwise_xor(key, spare, out=key)
+def _stir(key: U64, value: U64, spare: U64) -> None:
+    np.bitwise_xor(key, value, key)
+    np.multiply(key, _MULTIPLY, key)
+    np.right_shift(key, _FOLD, spare)
+    np.bitwise_xor(key, spare, key)
 
 
 def words(matrix: U8) -> U64:

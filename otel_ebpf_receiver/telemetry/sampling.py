@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
 from otel_ebpf_receiver.telemetry import names, tracestate
-from otel_ebpf_receiver.telemetry.columns import I64, U8, Bools, Group, Linkage, Part
+from otel_ebpf_receiver.telemetry.columns import I64, U8, U64, Bools, Group, Linkage, Part
 from otel_ebpf_receiver.telemetry.keys import mix
 
 Sampler = Literal[
@@ -85,11 +86,11 @@ class Sampling:
         never = self._root == "always_off" and not self._is_parent_based
         return never and not (self._options.keep_errors or self._options.keep_slow)
 
-    def sample(self, linkage: Linkage, states: States, trace: U8, kinds: Sequence[Candidates], elapsed_s: float) -> list[Sampled]:
-        """Decides for every kind. `trace`: the trace ids (n x 16)."""
-        draws = _draws(trace, states)
+    def sample(self, linkage: Linkage, states: States, trace: Traces, kinds: Sequence[Candidates], elapsed_s: float) -> list[Sampled]:
+        """Decides for every kind."""
+        draws = _Draws(trace, states)
         self._budget = min(self._budget + elapsed_s * self._options.spans_per_second, float(self._options.spans_per_second))
-        base = self._take_by_sampler(linkage, trace, draws.randomness, states)
+        base = self._take_by_sampler(linkage, draws, states)
         shares = self._shares(base, kinds)
         own = self._told(linkage, states)
         out = [self._take(base, own, draws, kind, shares) for kind in kinds]
@@ -97,18 +98,17 @@ class Sampling:
             self._budget -= sum(len(sampled.rows) for sampled in out)
         return out
 
-    def _take_by_sampler(self, linkage: Linkage, trace: U8, randomness: I64, states: States) -> Bools:
+    def _take_by_sampler(self, linkage: Linkage, draws: _Draws, states: States) -> Bools:
         """Rows that the sampler takes, before the cap."""
-        n, parent = len(trace), linkage.parent_sampled
+        n, parent = len(linkage.traced), linkage.parent_sampled
         if self._root == "always_off":
             base = np.zeros(n, bool)
         elif self._root == "traceidratio":
-            low = trace[:, 8:].copy().view(">u8")[:, 0].astype(np.uint64)
-            base = np.ones(n, bool) if self._bound > 0xFFFFFFFFFFFFFFFF else low < np.uint64(self._bound)
+            base = np.ones(n, bool) if self._bound > 0xFFFFFFFFFFFFFFFF else draws.trace.low < np.uint64(self._bound)
         elif self._root == "consistent_probability":
             # A remote parent that tells its threshold has decided; one that does not is followed.
-            told = np.where(states.threshold >= 0, randomness >= states.threshold, parent)
-            base = np.where(linkage.traced, told, randomness >= self._threshold)
+            told = np.where(states.threshold >= 0, draws.randomness >= states.threshold, parent)
+            base = np.where(linkage.traced, told, draws.randomness >= self._threshold)
         else:
             base = np.ones(n, bool)
         return np.where(linkage.traced, parent, base) if self._is_parent_based else base
@@ -139,11 +139,14 @@ class Sampling:
 
     def _take(self, base: Bools, own: I64, draws: _Draws, kind: Candidates, shares: tuple[float, float, float]) -> Sampled:
         # The cap takes its share of what each row's own threshold lets through; where that cannot be told, a draw of its own is independent of it.
-        capped = _MAX - np.rint((_MAX - np.maximum(own, 0)) * shares[0]).astype(np.int64)
-        by_sampler = base & (np.where(own >= 0, draws.randomness, draws.independent) >= capped)
+        capped = _capped(own, shares[0])
+        by_sampler = base if shares[0] >= 1.0 else base & self._is_drawn(own, draws, capped)
         errors, slow = _threshold(shares[1]), _threshold(shares[2])
-        by_error = kind.errors & (draws.randomness >= errors) & ~by_sampler
-        by_slow = kind.slow & (draws.randomness >= slow) & ~by_sampler & ~by_error
+        by_error = by_slow = np.zeros(len(base), bool)
+        if shares[1] > 0.0:
+            by_error = kind.errors & (draws.randomness >= errors) & ~by_sampler
+        if shares[2] > 0.0:
+            by_slow = kind.slow & (draws.randomness >= slow) & ~by_sampler & ~by_error
         rows = np.flatnonzero(kind.wanted & (by_sampler | by_error | by_slow))
         kept = np.where(by_error[rows], 1, np.where(by_slow[rows], 2, 0)).astype(np.uint8)
         threshold = np.where(own[rows] >= 0, capped[rows], -1)
@@ -151,13 +154,37 @@ class Sampling:
         by_rule = (-1, errors, slow) if self._root == "consistent_probability" else (-1, -1, -1)
         return Sampled(rows, kept, np.where(kept > 0, np.array(by_rule, np.int64)[kept], threshold), self.probability)
 
+    def _is_drawn(self, own: I64, draws: _Draws, capped: I64) -> Bools:
+        told = own >= 0
+        if told.all():
+            return draws.randomness >= capped
+        return np.where(told, draws.randomness, draws.independent) >= capped
 
-@dataclass(frozen=True, slots=True)
+
+class Traces(Protocol):
+    """The trace ids of a batch in two halves, as numbers; made when they are asked for."""
+
+    @property
+    def low(self) -> U64: ...
+
+    @property
+    def high(self) -> U64: ...
+
+
 class _Draws:
     """Two numbers below 2^56 per row, equal for equal traces: the convention's, and one that no other sampler has looked at."""
 
-    randomness: I64
-    independent: I64
+    def __init__(self, trace: Traces, states: States) -> None:
+        self.trace, self._states = trace, states
+
+    @cached_property
+    def randomness(self) -> I64:
+        own = (self.trace.low & _MASK).astype(np.int64)
+        return np.where(self._states.randomness >= 0, self._states.randomness, own) if self._states.is_any else own
+
+    @cached_property
+    def independent(self) -> I64:
+        return (self.trace.high * _ODD >> np.uint64(8)).astype(np.int64)
 
 
 class States:
@@ -170,6 +197,8 @@ class States:
         self._parsed, self._headers = [tracestate.TraceState()], [""]
         rows = np.flatnonzero(linkage.traced)
         rows = rows[linkage.trace_state[rows] != b""]
+        self.is_any = bool(rows.size)
+        """Whether any row has one."""
         if rows.size:
             texts = np.char.add(linkage.trace_state[rows], np.where(linkage.trace_state_cut[rows], b"\x01", b""))
             distinct, where = np.unique(texts, return_inverse=True)
@@ -216,7 +245,9 @@ def _threshold(share: float) -> int:
     return _MAX - round(share * _MAX)
 
 
-def _draws(trace: U8, states: States) -> _Draws:
-    high, low = trace.view(">u8").astype(np.uint64).T
-    randomness = np.where(states.randomness >= 0, states.randomness, (low & _MASK).astype(np.int64))
-    return _Draws(randomness, (high * _ODD >> np.uint64(8)).astype(np.int64))
+def _capped(own: I64, share: float) -> I64:
+    """Thresholds that let through `share` of what `own` (-1: nothing is told) does."""
+    first = int(own[0]) if len(own) else -1
+    if (own == first).all():
+        return np.full(len(own), _MAX - round((_MAX - max(first, 0)) * share), np.int64)
+    return _MAX - np.rint((_MAX - np.maximum(own, 0)) * share).astype(np.int64)

@@ -6,7 +6,7 @@ number, a text or a parent are laid out apart. It must not know any attribute's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,11 @@ class Links:
     has_parent: Bools
     start_unix_ns: U64
     end_unix_ns: U64
+
+    @classmethod
+    def joined_up(cls, many: Sequence[Links]) -> Links:
+        """Several in a row."""
+        return cls(*(np.concatenate([getattr(one, name) for one in many]) for name in cls.__dataclass_fields__))
 
 
 class SpanEncoder:

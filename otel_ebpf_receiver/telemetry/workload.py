@@ -57,6 +57,25 @@ class Identified:
     uncounted: Bools | None = None
     """Rows that must not become metrics."""
 
+    def of(self, rows: npt.NDArray[np.intp]) -> Identified:
+        """What it says about some rows."""
+        return Identified(
+            self.workloads,
+            self.server[rows],
+            self.client[rows],
+            self.report_server[rows],
+            self.report_client[rows],
+            self.joined[rows],
+            None if self.silent is None else self.silent[rows],
+            None if self.uncounted is None else self.uncounted[rows],
+        )
+
+    @classmethod
+    def joined_up(cls, many: Sequence[Identified]) -> Identified:
+        """Several of one table in a row, for spans: what must not become spans or metrics has been left out before."""
+        names = ("server", "client", "report_server", "report_client", "joined")
+        return cls(many[0].workloads, *(np.concatenate([getattr(one, name) for one in many]) for name in names))
+
 
 class Identity(Protocol):
     """Names the two sides of flows."""

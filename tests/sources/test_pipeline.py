@@ -8,10 +8,11 @@ import pytest
 from otel_ebpf_receiver.pipeline import Line, TelemetryOptions
 from otel_ebpf_receiver.sources.http import source
 from otel_ebpf_receiver.sources.http.options import HttpOptions
+from otel_ebpf_receiver.telemetry.columns import Records
 from otel_ebpf_receiver.telemetry.sameness import Ranks
 from otel_ebpf_receiver.telemetry.sampling import SamplingOptions
-from otel_ebpf_receiver.telemetry.workload import NoIdentity
-from tests.sources.line import NOW, Feed, Known, Sink, run
+from otel_ebpf_receiver.telemetry.workload import Flows, Identified, NoIdentity, Workload
+from tests.sources.line import NOW, Feed, Known, Ran, Sink, run
 from tests.sources.records import MS, START_NS, UnixClock, make
 
 
@@ -111,3 +112,54 @@ def test_a_batch_larger_than_a_slice_is_whole() -> None:
 
     assert len(whole.spans) == 10_000
     assert sorted(span["span_id"] for span in whole.spans) == sorted(span["span_id"] for span in parts.spans)
+
+
+def varied(count: int) -> Records:
+    """Exchanges that differ in everything that a span tells, some with a remote parent and a trace state."""
+    rows: list[dict[str, object]] = []
+    for number in range(count):
+        row: dict[str, object] = {
+            "request_seq": number,
+            "target": f"/{'a' * (number % 40)}?q={number}",
+            "status": (200, 404, 503)[number % 3],
+            "method": ("GET", "POST", "BREW")[number % 3],
+            "host": f"host{number % 4}:81",
+            "agent": f"agent{number % 5}",
+        }
+        if number % 2:
+            row |= {"trace_id": bytes(15) + bytes((number % 250 + 1,)), "parent_id": bytes(7) + b"\1", "trace_flags": 1}
+            row["tracestate"] = ("", "ot=th:8;rv:c0000000000000", "other=1")[number % 3]
+        rows.append(row)
+    return make(*rows)
+
+
+@pytest.mark.parametrize("sampler", ["parentbased_always_on", "consistent_probability"])
+def test_spans_that_waited_are_those_that_did_not(sampler: str) -> None:
+    """Chosen in many small batches and encoded together, every span is what it is when its batch is large enough to be encoded at once."""
+    records = varied(6000)
+    sampling = SamplingOptions(sampler, 0.9, spans_per_second=0)  # type: ignore[arg-type]
+    http = HttpOptions(query=True)
+    server, client = Workload({"service.name": "s"}), Workload({"service.name": "c"})
+
+    whole = run(records, sampling=sampling, identity=Known(server, client), options=http)
+    parts = run(*np.array_split(records, 50), sampling=sampling, identity=Known(server, client), options=http)
+
+    def ordered(ran: Ran) -> list[dict[str, object]]:
+        return sorted(ran.spans, key=lambda span: (span["span_id"], span["kind"]))
+
+    assert len(whole.spans) == whole.line.counts.spans > 8000
+    assert ordered(parts) == ordered(whole)
+
+
+def test_spans_that_wait_keep_the_names_of_their_time() -> None:
+    """When identity has a new table of workloads, what was chosen under the old one is encoded with the old one's names."""
+
+    class Changing(Known):
+        def identify(self, flows: Flows) -> Identified:
+            self.workloads = (Workload({"service.name": f"s{int(flows.server_port[0])}"}),)
+            return super().identify(flows)
+
+    first, second = make({"server_port": 1, "request_seq": 1}), make({"server_port": 2, "request_seq": 2})
+    ran = run(first, second, identity=Changing(Workload({}), report_client=False))
+
+    assert sorted(span["resource"]["service.name"] for span in ran.spans) == ["s1", "s2"]

@@ -31,6 +31,13 @@ def traces(rows: int) -> U8:
     return np.random.default_rng(7).integers(0, 256, (rows, 16), dtype=np.uint8)
 
 
+class Halves:
+    """Trace ids as the sampler is given them."""
+
+    def __init__(self, trace: U8) -> None:
+        self.high, self.low = trace.view(">u8").astype(np.uint64).T
+
+
 def candidates(rows: int) -> Candidates:
     """Rows that all want a span and are neither errors nor slow."""
     return Candidates(np.ones(rows, bool), np.zeros(rows, bool), np.zeros(rows, bool))
@@ -41,7 +48,7 @@ def decide(
 ) -> tuple[Sampled, States]:
     """One decision of a fresh sampler over one kind of span."""
     states = States(link)
-    return Sampling(options).sample(link, states, trace, [kind or candidates(len(trace))], elapsed_s)[0], states
+    return Sampling(options).sample(link, states, Halves(trace), [kind or candidates(len(trace))], elapsed_s)[0], states
 
 
 def asked(sampler: sdk.Sampler, link: Linkage, trace: U8, row: int) -> sdk.SamplingResult:
@@ -152,7 +159,7 @@ def test_the_cap_holds_over_time() -> None:
     random = np.random.default_rng(3)
     for _ in range(100):
         link, trace = linkage(1000), random.integers(0, 256, (1000, 16), dtype=np.uint8)
-        total += len(sampling.sample(link, States(link), trace, [candidates(1000)], 0.1)[0].rows)
+        total += len(sampling.sample(link, States(link), Halves(trace), [candidates(1000)], 0.1)[0].rows)
 
     assert 10_000 < total < 11_500
 

@@ -93,7 +93,7 @@ class Describe:
         return out
 
     def _scheme(self, at: int) -> str:
-        return "https" if self._view.targets.https[at] else "http"
+        return "https" if self._view.https[at] else "http"
 
     def _method(self, at: int) -> str:
         records = self._view.records

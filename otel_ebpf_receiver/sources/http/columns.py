@@ -66,8 +66,17 @@ class HttpView:
             records["server_port"].astype(np.int64),
             self.start_unix_ns,
         )
+
+    @cached_property
+    def targets(self) -> target.Targets:
+        records = self.records
         cut = (records["target_wire_len"] > records["target_len"]).astype(bool)
-        self.targets = target.split(records, cut=cut, connect=self.method == CONNECT)
+        return target.split(records, cut=cut, connect=self.method == CONNECT)
+
+    @cached_property
+    def https(self) -> Bools:
+        """Rows whose target names the scheme https."""
+        return self.targets.https if "targets" in self.__dict__ else target.https(self.records, connect=self.method == CONNECT)
 
     @cached_property
     def agent(self) -> U8:
@@ -105,13 +114,12 @@ class HttpView:
         )
 
     def attach(self, who: Identified, name_of: Callable[[bytes], str], routes: Routes) -> None:
-        targets = self.targets
         self.who, self._name_of, self.routes = who, name_of, routes
         if routes.is_off:
             self.route = np.zeros(len(self.status), np.uint64)
         else:
             # Routes are the server's: both sides of an exchange look them up under its name.
-            owner = np.where(who.server >= 0, who.server, who.client)
+            owner, targets = np.where(who.server >= 0, who.server, who.client), self.targets
             self.route = routes.resolve(who.workloads, owner, targets.path, targets.path_lengths, targets.is_cut_path)
 
     @cached_property
@@ -145,11 +153,14 @@ class HttpView:
         return bool(broken or self.status[row] >= (500 if kind is Kind.SERVER else 400))
 
     def candidates(self, kind: Kind, slow_ns: int) -> Candidates:
-        wanted, ignored = self.wanted(kind), self.agents[0]
-        left_out = int(np.count_nonzero(wanted & ignored))
+        wanted, left_out = self.wanted(kind), 0
+        if self.options.ignored_agents:
+            ignored = self.agents[0]
+            left_out = int(np.count_nonzero(wanted & ignored))
+            wanted = wanted & ~ignored
         # 5xx and broken ends: on these both sides agree, but for what only the client calls an error.
         errors = self.is_broken(kind) | (self.status >= 500).astype(bool)
-        return Candidates(wanted & ~ignored, errors, self.duration >= slow_ns, left_out)
+        return Candidates(wanted, errors, self.duration >= slow_ns, left_out)
 
     def outcome(self, kind: Kind, rows: Rows) -> U64:
         """Everything about how an exchange went that attributes tell: method, status, version, error."""
@@ -159,7 +170,7 @@ class HttpView:
         shown = self.is_broken(kind) & (self.status < (500 if kind is Kind.SERVER else 400))
         packed |= shown[rows] * (self.error[rows] << 32)
         if kind is Kind.SERVER:
-            packed |= self.targets.https[rows].astype(np.int64) << 40
+            packed |= self.https[rows].astype(np.int64) << 40
         return packed.astype(np.uint64)
 
     def points(self) -> Iterator[Points]:

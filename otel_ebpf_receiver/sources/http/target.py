@@ -67,6 +67,21 @@ def split(records: Records, *, cut: Bools, connect: Bools) -> Targets:
     return Targets(form, path, path_lengths, whole, lengths, query, cut & (query == 0), authority, authority_lengths, https)
 
 
+def https(records: Records, *, connect: Bools) -> Bools:
+    """Rows whose target is an absolute one with that scheme; no other part of it is looked at."""
+    # hot: benchmarks/cpu.py. Few targets are absolute: only those that do not begin with a slash are looked at more closely.
+    n, size = len(records), records.dtype.itemsize
+    assert records.dtype.fields is not None
+    kept, begin = records.dtype.fields["line"][0].itemsize, records.dtype.fields["line"][1]
+    raw = np.ascontiguousarray(records).view(np.uint8).reshape(n * size)
+    at = np.minimum(records["method_len"].astype(np.int64) + 1, kept - 8) + np.arange(begin, n * size, size)
+    out: Bools = (raw[at] != ord("/")) & ~connect
+    odd = np.flatnonzero(out)
+    if odd.size:
+        out[odd] = _begins(raw[at[odd][:, None] + np.arange(8)], b"https://")
+    return out
+
+
 def _targets(records: Records) -> tuple[U8, I64]:
     """The targets, aligned to the left: each line shifted by its method and the space behind it."""
     # hot: benchmarks/pipeline.py
