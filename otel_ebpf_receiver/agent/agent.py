@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import select
+import socket
 import time
 from collections.abc import Mapping
 
@@ -17,6 +18,8 @@ from otel_ebpf_receiver.agent import counting, options
 from otel_ebpf_receiver.agent.ignored import Ignored
 from otel_ebpf_receiver.agent.interval import Interval, Own
 from otel_ebpf_receiver.agent.load import Stop
+from otel_ebpf_receiver.agent.page import health
+from otel_ebpf_receiver.agent.page.live import LivePage
 from otel_ebpf_receiver.agent.watchers import Lines
 from otel_ebpf_receiver.capture.links import Link
 from otel_ebpf_receiver.capture.select import Role
@@ -87,7 +90,8 @@ class Agent:
             start_unix_ns=time.time_ns(),
         )
         self._line.sinks = [_Spans(one) for one in self._destinations if Signal.TRACES in one.signals]
-        self._line.watchers = [Lines(one) for one in self._consoles]
+        self._page = LivePage(self._health) if config.status.page else None
+        self._line.watchers = [*(Lines(one) for one in self._consoles), *([self._page] if self._page else [])]
         self._taps = Taps(programs, config.capture)
         self._links = LinkWatch(self._follow, self._taps.review)
         self._kernel = counting.Kernel(programs)
@@ -96,6 +100,8 @@ class Agent:
             self._destinations, self._line, self._own_telemetry, every_s=metrics.interval_s, temporality=metrics.temporality
         )
         self._is_ready = False
+        self._page_url = ""
+        self._start_s = time.time()
         self._alive_s = time.monotonic()
 
     def _own_telemetry(self, is_delta: bool) -> Own:
@@ -123,7 +129,7 @@ class Agent:
 
     def _start_status(self) -> None:
         status = self._config.status
-        if not status.enabled:
+        if not (status.enabled or status.page):
             return
         from otel_ebpf_receiver.status.server import StatusServer
 
@@ -134,8 +140,14 @@ class Agent:
             status=self._status,
             host=status.host,
             port=status.port,
+            more=self._page.pages if self._page else None,
+            streams=self._page.streams if self._page else None,
         )
         self._stack.callback(server.stop)
+        if self._page:
+            self._page.register(self._counters)
+            self._stack.callback(self._page.stop)
+            self._page_url = server.url
         server.start()
 
     def _status(self) -> Mapping[str, object]:
@@ -143,12 +155,21 @@ class Agent:
         taps = self._taps.taps.values()
         return {
             "version": options.agent_version(),
-            "taps": [
-                {"interface": one.link.name, "role": one.role.value, "state": _state(one.sock is None, one.is_one_way), "error": one.error}
-                for one in taps
-            ],
+            "taps": [{"interface": one.link.name, "role": one.role.value, "state": health.state(one), "error": one.error} for one in taps],
             "kernel": dict(self._kernel.books.counters),
             "exporters": [one.name for one in self._outlets],
+        }
+
+    def _health(self) -> Mapping[str, object]:
+        """What the live page shows of the agent; asked for by the pipeline's thread."""
+        return {
+            "version": options.agent_version(),
+            "host": socket.gethostname(),
+            "started": self._start_s,
+            "taps": health.taps(self._taps.taps.values(), self._programs.tap_counters),
+            "kernel": health.kernel(self._kernel.books, self._line.counts),
+            "exporters": health.exporters(self._destinations, self._consoles),
+            "process": health.process(),
         }
 
     def _follow(self, links: Mapping[int, Link], gone: frozenset[int]) -> None:
@@ -171,7 +192,8 @@ class Agent:
         attached = sorted(tap.link.name for tap in taps if tap.sock)
         where = ", ".join(one.name for one in self._outlets) or "nowhere"
         shown = ", ".join(attached[:8]) + (f" and {len(attached) - 8} more" if len(attached) > 8 else "")
-        print(f"ready: watching {shown or 'no interface yet'}; exporting to {where}", flush=True)
+        page = f"; page at {self._page_url}" if self._page_url else ""
+        print(f"ready: watching {shown or 'no interface yet'}; exporting to {where}{page}", flush=True)
         self._is_ready = True
 
     def drain_until(self, stop: Stop) -> None:
@@ -189,6 +211,8 @@ class Agent:
                 self._kernel.read()
                 read_s = now_s + READ_S
             self._interval.step(now_s, time.time_ns())
+            if self._page:
+                self._page.step(now_s)
             poll.poll(FULL_PAUSE_MS if taken > self._full else PAUSE_MS)
 
     def _drain(self, *, is_last: bool = False) -> int:
@@ -211,7 +235,3 @@ class Agent:
         for one in self._outlets:
             one.stop()
         _LOG.info("stopped", extra={"open_requests": books.open, "records": self._line.counts.received})
-
-
-def _state(is_failed: bool, is_one_way: bool) -> str:
-    return "failed" if is_failed else "one-way" if is_one_way else "attached"

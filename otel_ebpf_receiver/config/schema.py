@@ -445,6 +445,7 @@ class Status:
     """The agent's own server: /healthz, /readyz, /metrics."""
 
     enabled: bool = key(False, "Serve them.")
+    page: bool = key(False, "Serve the live page too, at `/`. It shows paths, so only on a loopback address.")
     host: str = key("127.0.0.1", "Address to listen on.")
     port: int = key(14318, "Port to listen on.", low=0, high=65535)
 

@@ -12,6 +12,7 @@ from otel_ebpf_receiver.config.otlp import key_of, otlp_options
 from otel_ebpf_receiver.config.schema import Config
 from otel_ebpf_receiver.errors import ExportError
 from otel_ebpf_receiver.export.destination import Signal
+from otel_ebpf_receiver.status.guard import is_loopback
 
 Found = Iterator[tuple[str, str]]
 """Key path and problem."""
@@ -19,7 +20,7 @@ Found = Iterator[tuple[str, str]]
 
 def contradictions(config: Config, origins: Mapping[str, str], complain: Complain) -> None:
     """Tell all of them, each where its key was set."""
-    for check in (_exporters, _otlp, _services):
+    for check in (_exporters, _otlp, _services, _status):
         for path, text in dict.fromkeys(check(config)):
             where = origins.get(path.partition("[")[0], "")
             complain("" if where == "default" else where, path, text)
@@ -56,3 +57,8 @@ def _services(config: Config) -> Found:
     for index, service in enumerate(config.services):
         if service.name and not service.addresses and not service.ports:
             yield f"services[{index}]", f"{service.name!r} names neither addresses nor ports, so it would name everything"
+
+
+def _status(config: Config) -> Found:
+    if config.status.page and not is_loopback(config.status.host):
+        yield "status.page", f"shows paths, and status.host is {config.status.host!r}; expected a loopback address, or no page"

@@ -13,6 +13,7 @@ from otel_ebpf_receiver.sources.http import names
 from otel_ebpf_receiver.sources.http.attributes import flag_names
 from otel_ebpf_receiver.sources.http.authority import address_text
 from otel_ebpf_receiver.sources.http.columns import HttpView
+from otel_ebpf_receiver.sources.source import Rows
 from otel_ebpf_receiver.telemetry import names as general
 from otel_ebpf_receiver.telemetry.columns import AttributeValue, Kind, SpanColumns
 
@@ -37,12 +38,12 @@ class Row:
     attributes: Mapping[str, AttributeValue]
 
 
-def rows(view: HttpView) -> Iterator[Row]:
-    """A row per exchange of an attached view, in the order of the records."""
-    every = np.arange(len(view.status))
-    columns = view.spans(Kind.SERVER, every)
-    for row in every.tolist():
-        yield _row(view, columns, row)
+def rows(view: HttpView, chosen: Rows | None = None) -> Iterator[Row]:
+    """A row per exchange of an attached view, in the order of the records; `chosen`: only of these."""
+    which = np.arange(len(view.status)) if chosen is None else chosen
+    columns = view.spans(Kind.SERVER, which)
+    for at, row in enumerate(which.tolist()):
+        yield _row(view, attributes(columns, at), row)
 
 
 def as_json(row: Row) -> dict[str, object]:
@@ -71,8 +72,7 @@ def attributes(columns: SpanColumns, row: int) -> dict[str, AttributeValue]:
     return out
 
 
-def _row(view: HttpView, columns: SpanColumns, row: int) -> Row:
-    found = attributes(columns, row)
+def _row(view: HttpView, found: Mapping[str, AttributeValue], row: int) -> Row:
     is_answered = bool(view.answered[row])
     path = found.get(names.URL_PATH) or view.server.text(row)
     query = found.get(names.URL_QUERY)
