@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -64,11 +65,11 @@ def exporters(destinations: Iterable[Destination], printed: Iterable[LineDestina
 
 
 def process() -> dict[str, Any]:
-    """CPU seconds and resident bytes of the agent."""
+    """CPU seconds and resident bytes of the agent, and when (monotonic seconds)."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     with open("/proc/self/statm", encoding="ascii") as file:
         resident = int(file.read().split()[1])
-    return {"cpu_s": used.ru_utime + used.ru_stime, "resident_bytes": resident * _PAGE}
+    return {"now_s": time.monotonic(), "cpu_s": used.ru_utime + used.ru_stime, "resident_bytes": resident * _PAGE}
 
 
 def _books(name: str, signal: str, books: queue.Books) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from otel_ebpf_receiver.agent.page import stream
+from otel_ebpf_receiver.agent.page.once import Once
 from otel_ebpf_receiver.agent.page.stream import Thinned
 from otel_ebpf_receiver.agent.page.traffic import Traffic
 from otel_ebpf_receiver.sources.http.columns import HttpView
@@ -34,6 +35,7 @@ class LivePage:
         self._health = health
         self._hub = Hub(_check)
         self._traffic: Traffic | None = None
+        self._once = Once()
         self._streams: dict[Listener, Thinned] = {}
         self._tick_s = self._flush_s = self._seen_s = self._linger_s = 0.0
         self.shown = 0
@@ -59,9 +61,10 @@ class LivePage:
         if self._traffic is None:
             return
         http = cast(HttpView, view)
-        ends = self._traffic.add(http)
+        rows = self._once.rows(http)
+        ends = self._traffic.add(http, rows)
         for thinned in self._streams.values():
-            self.shown += thinned.add(http, ends, self._traffic.nodes.things)
+            self.shown += thinned.add(http, rows, ends, self._traffic.nodes.things)
 
     def step(self, now_s: float) -> None:
         """To be called several times a second with the monotonic time, also when there is no traffic."""
@@ -71,9 +74,9 @@ class LivePage:
         if listeners:
             self._linger_s = now_s + LINGER_S
             if self._traffic is None:
-                self._traffic, self._tick_s = Traffic(), now_s + TICK_S
+                self._traffic, self._once, self._tick_s = Traffic(), Once(), now_s + TICK_S
         elif now_s >= self._linger_s:
-            self._traffic = None
+            self._traffic, self._once = None, Once()
             self._streams.clear()
             return
         self._follow(listeners)

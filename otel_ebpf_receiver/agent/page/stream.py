@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from otel_ebpf_receiver.agent.page.slots import Places
 from otel_ebpf_receiver.agent.page.traffic import Node
 from otel_ebpf_receiver.sources.http import lines, names
 from otel_ebpf_receiver.sources.http.columns import HttpView
+from otel_ebpf_receiver.sources.source import Rows
 from otel_ebpf_receiver.telemetry.columns import Bools, Kind
 
 ROWS_PER_S = 200
@@ -46,9 +46,9 @@ class Filter:
         is_glob = any(char in path for char in "*?[")
         self._path = re.compile(fnmatch.translate(path if is_glob else f"*{path}*").encode(), re.DOTALL) if path else None
 
-    def rows(self, view: HttpView, ends: tuple[Places, Places], nodes: Sequence[Node | None]) -> tuple[npt.NDArray[np.intp], int]:
-        """Rows that it keeps, and how many were not looked at."""
-        found = np.flatnonzero(self._by_status(view) & self._by_service(ends, nodes))
+    def rows(self, view: HttpView, shown: Rows, ends: tuple[Places, Places], nodes: Sequence[Node | None]) -> tuple[Rows, int]:
+        """Which of `shown` it keeps, and how many were not looked at."""
+        found = shown[(self._by_status(view) & self._by_service(ends, nodes))[shown]]
         if self._path is None:
             return found, 0
         looked = _spread(found, LOOKED_AT)
@@ -85,9 +85,9 @@ class Thinned:
         self._rows: list[dict[str, Any]] = []
         self._matching = self._skipped = 0
 
-    def add(self, view: HttpView, ends: tuple[Places, Places], nodes: Sequence[Node | None]) -> int:
-        """Takes what finds room of one batch; how many rows."""
-        rows, skipped = self._filter.rows(view, ends, nodes)
+    def add(self, view: HttpView, shown: Rows, ends: tuple[Places, Places], nodes: Sequence[Node | None]) -> int:
+        """Takes what finds room of the rows `shown` of one batch; how many it took."""
+        rows, skipped = self._filter.rows(view, shown, ends, nodes)
         self._matching += len(rows)
         self._skipped += skipped
         chosen = _spread(rows, int(self._room))
@@ -109,7 +109,7 @@ class Thinned:
         return out
 
 
-def _spread(rows: npt.NDArray[np.intp], most: int) -> npt.NDArray[np.intp]:
+def _spread(rows: Rows, most: int) -> Rows:
     """At most `most` of `rows`, evenly."""
     if len(rows) <= most:
         return rows

@@ -56,15 +56,15 @@ class Traffic:
         self._edges: Slots[tuple[int, int]] = Slots(EDGES)
         self._by_node, self._by_route, self._by_edge = Window(NODES), Window(ROUTES), Window(EDGES)
 
-    def add(self, view: HttpView) -> tuple[Places, Places]:
-        """Counts one batch; the places of its clients and servers."""
+    def add(self, view: HttpView, rows: npt.NDArray[np.intp]) -> tuple[Places, Places]:
+        """Counts `rows` of one batch; the places of the clients and servers of all its rows."""
         client, server = self._ends(view, is_server=False), self._ends(view, is_server=True)
         is_error = view.is_broken(Kind.SERVER) | (view.status >= 500)
         node = server.astype(np.int64)
         routes = self._routes.places(mix(view.route, node, view.method), lambda row: _route(view, row, int(node[row])))
         edges = self._edges.places(mix(client, server), lambda row: (int(client[row]), int(server[row])))
         for window, places in ((self._by_node, server), (self._by_route, routes), (self._by_edge, edges)):
-            window.add(places, view.duration, is_error)
+            window.add(places[rows], view.duration[rows], is_error[rows])
         return client, server
 
     def tick(self) -> None:

@@ -32,7 +32,7 @@ export class Chart {
         { ...axis, size: 62, values: (_, ticks) => ticks.map((tick) => this.shown(tick)) },
       ],
       series: [
-        { label: "", value: (_, value) => (value === null ? "" : `${value} s`) },
+        { label: "at", value: (_, value) => (value === null ? "" : `${value} s`) },
         ...this.lines.map(([name, line, fill]) => ({
           label: name,
           stroke: colour(line),

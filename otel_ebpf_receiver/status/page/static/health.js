@@ -8,6 +8,7 @@ export class Health {
   constructor({ taps, exporters, losses, note, open, lost, host }) {
     this.places = { taps, exporters, losses, note, open, lost, host };
     this.before = null;
+    this.used = "";
   }
 
   show(health) {
@@ -33,14 +34,13 @@ export class Health {
   }
 
   process({ process, version, started, kernel }) {
-    const now = performance.now();
-    let used = "";
-    if (this.before && process.cpu_s >= this.before.cpu_s && now > this.before.now) {
-      used = `, ${((100000 * (process.cpu_s - this.before.cpu_s)) / (now - this.before.now)).toFixed(1)} % of a core`;
-    }
-    this.before = { now, cpu_s: process.cpu_s };
+    const before = this.before ?? process;
+    const elapsed = process.now_s - before.now_s;
+    // Less than half a second says nothing; less than nothing is another agent.
+    if (elapsed > 0.5) this.used = `, ${((100 * (process.cpu_s - before.cpu_s)) / elapsed).toFixed(1)} % of a core`;
+    if (elapsed > 0.5 || elapsed < 0 || !this.before) this.before = process;
     const minutes = Math.max(0, Math.round((Date.now() / 1000 - started) / 60));
-    say(this.places.note, `version ${version}, up ${minutes} min${used}, ${bytes(process.resident_bytes)}; ${count(kernel.exchanges)} exchanges, ${count(kernel.packets)} packets`);
+    say(this.places.note, `version ${version}, up ${minutes} min${this.used}, ${bytes(process.resident_bytes)}; ${count(kernel.exchanges)} exchanges, ${count(kernel.packets)} packets`);
   }
 }
 

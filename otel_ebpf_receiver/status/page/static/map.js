@@ -30,7 +30,7 @@ export class ServiceMap {
     layout.setGraph({ rankdir: "LR", nodesep: 16, ranksep: 110, marginx: 8, marginy: 8 });
     layout.setDefaultEdgeLabel(() => ({}));
     for (const node of graph.nodes) {
-      layout.setNode(String(node.id), { width: Math.min(WIDEST, Math.max(90, 7.2 * node.name.length + 24)), height: HEIGHT });
+      layout.setNode(String(node.id), { width: Math.min(WIDEST, Math.max(120, 7.2 * node.name.length + 24)), height: HEIGHT });
     }
     for (const [client, server] of graph.edges) if (client !== server) layout.setEdge(String(client), String(server));
     dagre.layout(layout);
@@ -82,7 +82,7 @@ export class ServiceMap {
       const all = node.rate;
       group.setAttribute("class", `node ${all ? grade(node.errors, all) : ""} ${node.id === selected ? "selected" : ""}`);
       group.setAttribute("aria-pressed", String(node.id === selected));
-      say(sub, all ? `${rate(all)}${node.errors ? ` · ${share(node.errors, all)} errors` : ""}` : node.namespace || "client");
+      say(sub, all ? `${rate(all)}${node.errors ? ` · ${share(node.errors, all)}` : ""}` : node.namespace || "client");
       const where = node.namespace ? `${node.namespace}/${node.name}` : node.name;
       group.setAttribute("aria-label", all ? `${where}: ${rate(all)}, ${share(node.errors, all)} errors` : `${where}: asks only`);
     });

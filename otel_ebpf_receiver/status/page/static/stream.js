@@ -62,7 +62,7 @@ export class Stream {
 
   take(found) {
     this.recent.push({ at: Date.now(), shown: found.rows.length, matching: found.matching, skipped: found.skipped });
-    const made = found.rows.map((row) => this.row(row)).reverse();
+    const made = found.rows.sort((one, other) => other.time - one.time).map((row) => this.row(row));
     this.body.prepend(...made);
     while (this.body.childElementCount > ROWS_MAX) this.body.lastElementChild.remove();
   }
