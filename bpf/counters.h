@@ -20,7 +20,7 @@
   OUTCOME(passed)                /* inside a body whose end is known */ \
   OUTCOME(skipped)               /* no certain start line yet after a loss */ \
   OUTCOME(parsed)                /* went to the owner of its connection */ \
-  OUTCOME(collided)              /* two CPUs inside one direction */ \
+  OUTCOME(collided)              /* another CPU was inside the direction for too long */ \
   OUTCOME(no_flow)               /* no room, or the connection was evicted in this instant */ \
   COUNT(flows)                   /* connections that began to be followed */ \
   COUNT(flows_joined)            /* of these: in mid-connection */ \

@@ -10,10 +10,10 @@ struct direction {
   u64 left;                                                     // bytes that the owner lets pass unseen
   u32 next, ack;                                                // sequence number expected; acknowledgement sent last with data
   u32 ahead, ahead_end, second, second_end;                     // sequence numbers of what came before missing bytes, in up to two pieces; equal ends: nothing
-  u32 origin;                                                   // sequence number of the first byte of `held`
+  u32 origin;                                                   // sequence number of the first byte of what is kept in `held`
   u64 ahead_tail;                                               // the last bytes of these pieces
   u8 stage, marks;
-  u32 entered, leaving;                                         // differ while a CPU is inside
+  u16 slot;                                                     // in `held`
   u32 turns;                                                    // segments that began with something else, while nothing is known
   u64 owner[OWNER_WORDS];                                       // the owner's state of this direction
 };
@@ -21,8 +21,13 @@ struct direction {
 // Why a connection is not looked at any more. One lookup, then it is left alone.
 enum { OPEN, OPAQUE_TLS, OPAQUE_HTTP2, OPAQUE_OTHER, OPAQUE_UPGRADED, OPAQUE_DISTRUSTED, UNWATCHED, IGNORED };
 
+// Beside a direction, for owners carry that away and back. `entered` and `left` differ by the CPUs that are inside or at the door (outcome.h). acked: what
+// was acknowledged last, bare acknowledgements included while a segment is missing.
+struct door { u32 entered, left, acked; };
+
 struct flow {
   struct direction d[2];
+  struct door doors[2];
   u64 id;                                                       // never used twice
   u32 generation;                                               // of the watch list, when it was asked
   u8 verdict, owner, closer, joined;                            // owner: its slot in `programs`. closer: 1 + direction of the first FIN
@@ -37,4 +42,8 @@ struct settings { u32 only, generation, watching, ignoring; };  // written by us
 struct prefix { u32 bits, address[4]; };                        // key of `watched`: bits of a v4-mapped address in network order
 struct tuple { u64 local[2], remote[2]; u16 local_port, remote_port; u32 zero; };
 struct message { u64 flow; u32 number, direction; };            // key of everything that belongs to a message or a direction
-struct held { u8 data[3 * HELD]; };                             // at most 2 * HELD are used: the verifier sees offset and size apart
+struct held {                                                   // whose it is: the last to begin. One writes at a time, or none
+  u64 flow;
+  u32 direction, writers;
+  u8 data[HELD_WINDOW + HELD];                                  // HELD_WINDOW of it are used: the verifier sees offset and size apart
+};

@@ -6,10 +6,22 @@
 #define FLOWS 65536              // connections followed at once (all taps); about 300 bytes each
 #endif
 #ifndef HELD_FLOWS
-#define HELD_FLOWS 256           // directions that wait for a missing segment at once; 12 KiB each
+#define HELD_FLOWS 32            // directions that wait for a missing segment at once, a power of two; 320 KiB each
 #endif
 #ifndef HELD
-#define HELD 4096                // half of what is kept of what came before a missing segment, a power of two: some segments of Ethernet size
+#define HELD 65536               // longest payload that is kept until a missing segment comes: a frame of GSO
+#endif
+#ifndef HELD_TRIES
+#define HELD_TRIES 4             // slots that are looked at for a free one
+#endif
+#ifndef HELD_WINDOW
+#define HELD_WINDOW (4 * HELD)   // how far beyond the first missing byte, a power of two: two CPUs that carry one stream swap a few frames
+#endif
+#ifndef HOLE_ACKS
+#define HOLE_ACKS 1024           // bare acknowledgements that are looked at after a segment that waits for a missing one
+#endif
+#ifndef TURNS
+#define TURNS 128                // looks, 200 ns each, at a direction that another CPU is inside of
 #endif
 #ifndef WATCHED
 #define WATCHED 16384            // watched or excluded addresses and networks

@@ -6,8 +6,11 @@ struct counters { u64 n[COUNTERS]; struct segment p; };
 BPF_PERCPU_ARRAY(counters, struct counters, 1);
 // connection -> its state. The longest unused one is evicted; its open requests become `evicted` in the walk of user space.
 BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, FLOWS);
-// (flow, 1 + direction) -> payload that came before a missing segment. The longest unused one is evicted: that hole then costs its message.
-BPF_TABLE("lru_hash", struct message, struct held, held, HELD_FLOWS);
+// slot -> payload that came before a missing segment. A direction looks at some slots for a free one; else it takes another's, whose hole then costs its
+// message. No hash map, for that would copy a whole value whenever a hole opens.
+BPF_ARRAY(held, struct held, HELD_FLOWS);
+// 0 -> how many bare acknowledgements are still worth a look, because some segment is missing. Written by all CPUs; losing a write matters not.
+BPF_ARRAY(holes, u32, 1);
 // interface -> its counters. User space fills and empties it; an interface without entry is watched all the same.
 BPF_HASH(taps, u32, struct tap, TAPS);
 // ifindex modulo DOMAINS -> domain of that tap. Empty by default: every tap is its own domain.
@@ -22,5 +25,3 @@ BPF_HASH(ignored, struct tuple, u32, 1024);
 BPF_PROG_ARRAY(programs, 16);
 // 0 -> a fresh flow, too large for the stack.
 BPF_PERCPU_ARRAY(fresh_flow, struct flow, 1);
-// 0 -> an empty value for `held`.
-BPF_ARRAY(empty_held, struct held, 1);

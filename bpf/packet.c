@@ -124,21 +124,32 @@ static __always_inline struct flow *begin(struct __sk_buff *skb, struct counters
   return flows.lookup(k);
 }
 
-// Keeps payload that came before missing bytes at its place behind `origin`. 0: it does not fit.
-static __always_inline u32 keep_ahead(struct __sk_buff *skb, struct flow *f, struct direction *d, struct segment *p) {
-  struct message m = {.flow = f->id, .direction = 1 + p->direction};
-  u32 zero = 0, size = p->size, at = p->seq - d->origin;
-  if (size - 1 >= HELD || at >= 2 * HELD || at + size > 2 * HELD || p->off + size > p->length) return 0;
-  struct held *h = held.lookup(&m);
-  if (!h) {
-    struct held *empty = empty_held.lookup(&zero);
-    if (empty) held.update(&m, empty);
-    h = held.lookup(&m);
+// Keeps payload that came before missing bytes at its place behind `origin`. 0: it does not fit, or another has taken the slot.
+static __always_inline u32 keep_ahead(struct __sk_buff *skb, struct flow *f, struct direction *d, struct segment *p, u32 anew) {
+  u32 size = p->size, at = p->seq - d->origin, slot = d->slot, kept = 0;
+  if (size - 1 >= HELD || at >= HELD_WINDOW || at + size > HELD_WINDOW || p->off + size > p->length) return 0;
+  if (anew) {
+    u32 begin = (u32)(f->id >> 8) + p->direction;
+#pragma unroll
+    for (u32 i = 0; i < HELD_TRIES; i++) {
+      slot = (begin + i) & (HELD_FLOWS - 1);
+      struct held *x = held.lookup(&slot);
+      if (!x || !V(x->flow)) break;
+    }
+    d->slot = slot;
   }
+  struct held *h = held.lookup(&slot);
+  if (!h) return 0;
   u64 n = size - 1, to = at;
   barrier_var(n); n &= HELD - 1; n = n + 1; barrier_var(n);
-  barrier_var(to); to &= 2 * HELD - 1; barrier_var(to);
-  return h && !bpf_skb_load_bytes(skb, p->off, h->data + to, n);
+  barrier_var(to); to &= HELD_WINDOW - 1; barrier_var(to);
+  __sync_fetch_and_add(&h->writers, 1);
+  if (V(h->writers) == 1) {
+    if (anew) { V(h->flow) = f->id; V(h->direction) = p->direction; }
+    kept = owns(h, f->id, p->direction) && !bpf_skb_load_bytes(skb, p->off, h->data + to, n);
+  }
+  __sync_fetch_and_add(&h->writers, -1);
+  return kept;
 }
 
 // Remembers that payload came before missing bytes. Two pieces with a hole between them are told apart; of more, only that they passed.
@@ -149,13 +160,13 @@ static __always_inline void hold(struct __sk_buff *skb, struct flow *f, struct d
     if (!f->closer) f->closer = 1 + p->direction;
   }
   if (none) {
-    d->origin = seq - HELD;
+    d->origin = d->next;
     d->ahead = d->ahead_end = seq;
     d->second = d->second_end = 0;
     marks |= KEPT_AHEAD;
     one = 1;
   }
-  u32 kept = p->size ? keep_ahead(skb, f, d, p) : 1, lost_ahead = kept ? 0 : KEPT_AHEAD, lost_second = kept ? 0 : KEPT_SECOND;
+  u32 kept = p->size ? keep_ahead(skb, f, d, p, none) : 1, lost_ahead = kept ? 0 : KEPT_AHEAD, lost_second = kept ? 0 : KEPT_SECOND;
   if ((s32)(end - d->ahead_end) > 0 && (one || (s32)(end - d->second_end) > 0)) {
     d->ahead_tail = 0;
     if (p->size >= 8) bpf_skb_load_bytes(skb, p->off + p->size - 8, &d->ahead_tail, 8);
@@ -213,7 +224,13 @@ int packet(struct __sk_buff *skb) {
   u32 which = dissect(skb, p);
   if (which == COUNT_not_tcp && p->flags) on_datagram(skb, p);
   if (which != COUNTERS) return outcome(c, which);
-  if (!p->size && !(p->flags & (TCP_SYN | TCP_FIN | TCP_RST))) { on_ack(skb, p); return outcome(c, COUNT_bare_ack); }
+  u32 bare = !p->size && !(p->flags & (TCP_SYN | TCP_FIN | TCP_RST));
+  if (bare) {
+    on_ack(skb, p);
+    u32 *looks = holes.lookup(&zero);
+    if (!looks || !V(*looks)) return outcome(c, COUNT_bare_ack);
+    V(*looks) = V(*looks) - 1;
+  }
 
   struct flow_key k = {};
   u32 back = p->source[0] > p->destination[0] || (p->source[0] == p->destination[0] && (p->source[1] > p->destination[1] ||
@@ -227,6 +244,11 @@ int packet(struct __sk_buff *skb) {
   k.domain = o && o->ifindex == p->ifindex ? o->domain : p->ifindex;
 
   struct flow *f = flows.lookup(&k);
+  if (bare) {                                                   // does it acknowledge what is missing?
+    struct door *o = f ? &f->doors[back & 1] : 0;
+    if (o && (s32)(p->ack - V(o->acked)) > 0) V(o->acked) = p->ack;
+    return outcome(c, COUNT_bare_ack);
+  }
   u32 syn = p->flags & TCP_SYN;
   if (syn && !(p->flags & TCP_ACK)) {
     on_syn(skb, p);
@@ -256,11 +278,12 @@ int packet(struct __sk_buff *skb) {
     own_flow(f);
   }
   struct direction *d = &f->d[back & 1], *other = &f->d[!back];
-  if (!enter(d)) return outcome(c, COUNT_collided);             // whoever leaves finds its entry gone, and resynchronises
+  struct door *door = &f->doors[back & 1];
+  if (!enter(door)) return outcome(c, COUNT_collided);          // as if it had not been seen
   u32 seq = p->seq, size = p->size, fin = p->flags & TCP_FIN;
   if (p->flags & TCP_RST) {                                      // RFC 5961: only at the expected place; data in it is no part of the stream
     u32 sure = d->stage == NEW ? seq == other->ack : seq == d->next || (other->stage != NEW && seq == other->ack);
-    leave(d);
+    leave(door);
     if (!sure) return outcome(c, COUNT_blind_reset);
     d->stage = KNOWN;
     on_end(skb, f, p);
@@ -273,41 +296,49 @@ int packet(struct __sk_buff *skb) {
     d->marks = AFTER_GAP | FIRST;
     if (!syn && (f->joined || seq != other->ack)) own_joined(d);   // with only one half of the handshake seen, the other's acknowledgement tells
   }
-  if (!size && !fin) { leave(d); return outcome(c, COUNT_handshake); }
+  V(door->acked) = p->ack;
+  if (!size && !fin) { leave(door); return outcome(c, COUNT_handshake); }
 
   s32 old = d->next - seq;
   u32 hole = 0;
   if (old < 0) {
     u32 gap = hole = -old;
-    if (gap > WILD && (s32)(other->ack - seq) < -WILD) { leave(d); return outcome(c, COUNT_wild); }
+    if (gap > WILD && (s32)(V(f->doors[!back].acked) - seq) < -WILD) { leave(door); return outcome(c, COUNT_wild); }
     if (d->left >= gap) {                                       // inside a body: which bytes they were does not matter
       d->left -= gap;
       if (!d->left || !size) own_end_unseen(d);
     }
-    else if (!own_waits(d) || (other->stage != NEW && (s32)(other->ack - d->next) > 0) || gap > WILD) {
+    else if (!own_waits(d) || (other->stage != NEW && (s32)(V(f->doors[!back].acked) - d->next) > 0) || gap > WILD) {
+      u32 waited = d->ahead_end - d->ahead + d->second_end - d->second;
       own_lost(d);                                              // truly unseen: the other side has acknowledged more
+      u32 slot = d->slot;
+      struct held *kept = waited ? held.lookup(&slot) : 0;
+      if (kept && owns(kept, f->id, p->direction)) V(kept->flow) = 0;
       d->ahead = d->ahead_end = d->second = d->second_end = 0;
       d->marks &= ~AHEAD_FIN;
+      if (d->left >= waited) d->left -= waited;                 // chunks go on, somewhere
     } else {
       if (d->ahead == d->ahead_end) c->n[COUNT_holes]++;
       hold(skb, f, d, p);
-      leave(d);
+      u32 *looks = holes.lookup(&zero);
+      if (looks) V(*looks) = HOLE_ACKS;
+      leave(door);
       return outcome(c, COUNT_held);
     }
     d->next = seq;
     if (!d->left) d->marks |= AFTER_GAP;
     old = 0;
   }
-  if (old > (s32)size || (old == (s32)size && !fin) || (d->marks & ENDED)) { leave(d); return outcome(c, COUNT_retransmitted); }
+  if (old > (s32)size || (old == (s32)size && !fin) || (d->marks & ENDED)) { leave(door); return outcome(c, COUNT_retransmitted); }
   on_segment(skb, f, p, old, hole);
   p->off += old; p->size = size -= old; p->seq = d->next;
   if (d->left > size && !fin && !own_peeks(d)) {
     d->left -= size;
     d->next += size;
     d->ack = p->ack;
-    leave(d);
+    leave(door);
     return outcome(c, COUNT_passed);
   }
   if (fin) on_end(skb, f, p);
-  return own_segment(skb, c, f, d, other, &k, p);
+  return own_segment(skb, c, f, d, other, door, &k, p);
 }

@@ -8,6 +8,7 @@ int http_ahead(struct __sk_buff *skb) {
   s->retry = 0;
   if (d->marks & KEPT_AHEAD && (s32)(d->ahead_end - d->next) > 0) {
     s->kept = 1;
+    s->slot = d->slot;
     s->same = 0;                                                // which acknowledgements came with these bytes was not kept
     http_of(d)->alone = 0;
     s->base = d->origin;
@@ -36,6 +37,11 @@ int http_ahead(struct __sk_buff *skb) {
   d->ahead = d->second; d->ahead_end = d->second_end;           // the next piece, behind another hole
   d->marks = d->marks & KEPT_SECOND ? d->marks | KEPT_AHEAD : d->marks & ~KEPT_AHEAD;
   d->second = d->second_end = 0;
+  if (d->ahead == d->ahead_end) {
+    s->slot = d->slot;
+    struct held *kept = held.lookup(&s->slot);
+    if (kept && owns(kept, s->m.flow, s->direction)) V(kept->flow) = 0;
+  }
   if (d->ahead == d->ahead_end && d->marks & AHEAD_FIN) {
     d->marks = ENDED;
     d->next++;

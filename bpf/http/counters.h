@@ -13,7 +13,6 @@
   COUNT(resync_syntax)           /* not HTTP/1 where it should have been */ \
   COUNT(resync_budget)           /* more messages in one frame than a run may read */ \
   COUNT(resync_carry)            /* the kept part of a head was evicted */ \
-  COUNT(resync_collision)        /* two CPUs inside one direction */ \
   COUNT(resync_truncated)        /* a capture that left bytes out */ \
   COUNT(resync_unpaired)         /* after a response without a request: where it ends is not known */ \
   COUNT(resynchronised)          /* times that pairing became certain again */ \

@@ -74,7 +74,7 @@ static __always_inline int http_end_of(struct __sk_buff *skb, struct flow *f, st
 
 // A segment with new payload or a FIN, in order.
 static __always_inline int http_segment(struct __sk_buff *skb, struct counters *c, struct flow *f, struct direction *d, struct direction *other,
-                                        struct flow_key *k, struct segment *p) {
+                                        struct door *door, struct flow_key *k, struct segment *p) {
   u32 zero = 0, size = p->size, fin = p->flags & TCP_FIN, tentative = 0;
   struct http_direction *h = http_of(d), *o = http_of(other);
   u32 same = d->ack == p->ack && !(d->marks & FIRST);           // as the bytes before, which belong to another message if one begins here
@@ -87,7 +87,7 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
     u8 garbage = 1;
     if (!bpf_skb_load_bytes(skb, p->off, &garbage, 1) && !garbage) {
       d->next--;
-      leave(d);
+      leave(door);
       return outcome(c, COUNT_retransmitted);
     }
   }
@@ -95,7 +95,7 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
   if (size) h->last_ns = now;
   if (h->phase == UNTIL_CLOSE && !fin && !h->cause) {
     d->left -= size;
-    leave(d);
+    leave(door);
     return outcome(c, COUNT_passed);
   }
   if (h->phase == CHUNKS_LOST) {                                // the end of the last chunk shows, or the client has gone on
@@ -106,7 +106,7 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
       d->left = size;
     } else if (!fin && (h->pipelined || (s32)(o->number - h->number) < 2)) {
       d->left -= size;
-      leave(d);
+      leave(door);
       return outcome(c, COUNT_passed);
     } else if (!fin) {
       http_unseen(d);
@@ -125,17 +125,17 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
       tentative = 1;
       if (b < 'A' || b > 'Z') {
         u32 kind = f->joined && size && !(h->seen & HTTP) && !(o->seen & HTTP) ? http_kind(skb, p) : OPEN;
-        leave(d);
+        leave(door);
         if (kind == OPAQUE_TLS || (kind && ++d->turns > JOINED_TURNS)) return http_stop(c, f, p->ifindex, kind);
         outcome(c, COUNT_skipped);
         return fin ? http_end_of(skb, f, d, other, k, p) : 0;
       }
     } else if (!size) {
-      leave(d);
+      leave(door);
       outcome(c, COUNT_end);
       return http_end_of(skb, f, d, other, k, p);
     } else if ((b <= ' ' || b > '~') && b != '\r' && b != '\n') {
-      if (!(h->seen & HTTP)) { leave(d); return http_stop(c, f, p->ifindex, http_kind(skb, p)); }
+      if (!(h->seen & HTTP)) { leave(door); return http_stop(c, f, p->ifindex, http_kind(skb, p)); }
       h->cause = HTTP_COUNT_resync_syntax;
     }
     if (!h->cause) {

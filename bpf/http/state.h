@@ -57,6 +57,7 @@ struct http_scratch {
   struct message m, pm;                                         // keys of `http_pending` and `http_partial`
   u64 now, last_byte, before, ended_ns, next_left;              // last_byte: when a byte came last; before: the same, before this segment
   u32 zero;                                                     // for ever
+  u32 slot;                                                     // of what is kept in `held`
   u32 pos, line, end;                                           // in b: where the scan is, start of the current line, end of the window
   u32 nxt, stop, there;                                         // in the segment: first byte not yet in b, its end, end of what was captured
   u32 base;                                                     // sequence number at offset 0 of the segment

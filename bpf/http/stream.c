@@ -28,9 +28,13 @@ static __always_inline int refill(struct __sk_buff *skb, struct http_scratch *s,
   V(s->end) = HTTP_CARRY + n;
   long failed;
   if (V(s->kept)) {
-    struct held *x = held.lookup(&s->pm);
-    if (!x) { V(s->nxt) = V(s->stop); fail(h, HTTP_COUNT_resync_gap); return 1; }
-    failed = probe_read_kernel(s->b + HTTP_CARRY, n, x->data + (nxt & (2 * HELD - 1)));
+    struct held *x = held.lookup(&s->slot);
+    failed = !x || probe_read_kernel(s->b + HTTP_CARRY, n, x->data + (nxt & (HELD_WINDOW - 1)));
+    if (!x || !owns(x, s->m.flow, s->direction)) {       // looked at behind the bytes: who takes the slot says so before it writes
+      V(s->nxt) = V(s->stop);
+      fail(h, HTTP_COUNT_resync_gap);
+      return 1;
+    }
   } else failed = bpf_skb_load_bytes(skb, nxt, s->b + HTTP_CARRY, n);
   if (failed) fail(h, HTTP_COUNT_resync_truncated);
   return 1;
@@ -231,14 +235,9 @@ out:;
     else http_partial.update(&s->pm, (struct http_part *)s);
   }
   struct flow *f = flows.lookup(&s->key);
-  if (!f) return 0;
-  struct direction *d = &f->d[s->direction & 1];
-  if (V(d->entered) != V(s->d.entered)) {                       // another CPU was inside meanwhile
-    fail(h, HTTP_COUNT_resync_collision);
-    V(s->d.entered) = V(d->entered);
-  }
-  V(s->d.leaving) = V(s->d.entered);
-  __builtin_memcpy(d, &s->d, sizeof s->d);
+  if (!f || f->id != s->m.flow) return 0;                       // evicted meanwhile
+  __builtin_memcpy(&f->d[s->direction & 1], &s->d, sizeof s->d);
+  leave(&f->doors[s->direction & 1]);
   if (V(s->fin) || V(s->verdict) || (!f->known && V(h->seen) & HTTP)) { s->entered_by_stream = 1; programs.call(skb, PROGRAM_http_end); }
   return 0;
 }

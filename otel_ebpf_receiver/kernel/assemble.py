@@ -111,9 +111,10 @@ def _dispatch(parts: Iterable[KernelPart]) -> str:
         body = f"{'return ' if kind == 'u32' else ''}{owner}_{name}({argument})" if owner else otherwise
         own = "lost" if name == "unseen" else name
         lines.append(f"static __always_inline {kind} own_{own}({parameters}) {{ {body}; }}")
-    segment = "struct __sk_buff *skb, struct counters *c, struct flow *f, struct direction *d, struct direction *o, struct flow_key *k, struct segment *p"
+    segment = "struct __sk_buff *skb, struct counters *c, struct flow *f, struct direction *d, struct direction *o, struct door *door,"
+    segment += " struct flow_key *k, struct segment *p"
     lines.append(
-        f"static __always_inline int own_segment({segment}) {{ {f'return {owner}_segment(skb, c, f, d, o, k, p)' if owner else 'return 0'}; }}"
+        f"static __always_inline int own_segment({segment}) {{ {f'return {owner}_segment(skb, c, f, d, o, door, k, p)' if owner else 'return 0'}; }}"
     )
     end = "struct __sk_buff *skb, struct flow *f, struct direction *d, struct direction *o, struct flow_key *k, struct segment *p"
     lines.append(

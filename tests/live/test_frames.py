@@ -7,13 +7,15 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from otel_ebpf_receiver.kernel.programs import Programs
+from otel_ebpf_receiver.sources.http.record import Flag
 from tests.capture.namespaces import Namespace
 from tests.live.links import pair
-from tests.live.taps import answering, ask, drain, grown, sizes, tapped
+from tests.live.taps import answering, ask, drain, grown, sizes, tapped, wait_until
 
 SIZE = 30_000_000
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
@@ -95,3 +97,29 @@ def test_frames_beyond_64_kib_over_ipv4(programs: Programs) -> None:
 
     assert max(lengths) > 66_000
     assert [(one["status"], one["response_body"], one["flags"], one["error"]) for one in found] == [(200, SIZE, 0, 0)] * 2
+
+
+def _ended(programs: Programs, number: int) -> bool:
+    return programs.counters()["flows_ended"] == number
+
+
+def test_frames_that_pass_each_other(programs: Programs) -> None:
+    """Sender and receiver on CPUs of their own put one direction's frames on both: the answer is exact, or says that its size is not, and none is wild."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two CPUs")
+    answer = chunked(bytes(SIZE))
+    before = programs.counters()
+    found = []
+    with pair() as (host, pod), tapped(programs, host, "v0"), contextlib.ExitStack() as stack:
+        with on_cpu(0):  # the thread that answers stays there
+            stack.enter_context(answering(pod, "10.77.0.2", answer))
+        with on_cpu(1):
+            for number in range(1, 7):
+                ask(host, "10.77.0.2", GET, expect=len(answer))
+                wait_until(partial(_ended, programs, before["flows_ended"] + number))
+                found += drain(programs)
+    counted = grown(programs, before)
+
+    assert [(one["status"], one["error"]) for one in found] == [(200, 0)] * 6
+    assert [one for one in found if one["response_body"] != SIZE and not one["flags"] & Flag.UNCERTAIN_SIZE] == []
+    assert "wild" not in counted
