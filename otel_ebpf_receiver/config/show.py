@@ -103,7 +103,8 @@ def _property(one: Declared) -> dict[str, Any]:
     if may_be_absent:
         schema = {"anyOf": [schema, {"type": "null"}]}
     unit = f" Unit: {one.key.unit}." if one.key.unit else ""
-    return {"description": one.key.text + unit, "default": shown(one.key, one.default), **schema}
+    secret = {"writeOnly": True} if one.key.is_secret else {}
+    return {"description": one.key.text + unit, "default": shown(one.key, one.default), **schema, **secret}
 
 
 def _type(kind: Any, key: Key) -> dict[str, Any]:
