@@ -135,9 +135,9 @@ class Linkage:
     trace_state_cut: Bools
 
     def of(self, rows: npt.NDArray[np.intp]) -> Linkage:
-        """That of some rows."""
+        """That of some rows, without the words: ids are made of all rows' words at once."""
         return Linkage(
-            self.words[:, rows],
+            self.words[:, :0],
             self.traced[rows],
             self.trace_id[rows],
             self.parent_id[rows],

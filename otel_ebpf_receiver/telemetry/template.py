@@ -28,8 +28,8 @@ def _classes() -> U8:
     return table
 
 
-_CLASS = _classes()
-_CLASS.flags.writeable = False
+_TRANSLATE = _classes().tobytes()
+"""The class of each byte."""
 
 
 _RULES = (
@@ -81,7 +81,7 @@ def shapes(paths: U8, lengths: I64) -> U8:
     flat = paths[column < lengths.astype(np.uint16)[:, None]]
     starts = np.flatnonzero(flat == _SLASH)
     sizes = np.diff(starts, append=len(flat))
-    bits = np.bitwise_or.reduceat(_CLASS.take(flat), starts)
+    bits = np.bitwise_or.reduceat(np.frombuffer(flat.tobytes().translate(_TRANSLATE), np.uint8), starts)
     kinds = _kinds(bits, sizes - 1, _dashed(flat, starts, sizes))
     variable = np.flatnonzero(kinds)
     keep = np.repeat(kinds == 0, sizes)

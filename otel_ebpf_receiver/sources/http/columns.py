@@ -40,6 +40,7 @@ from otel_ebpf_receiver.telemetry.sampling import Candidates
 from otel_ebpf_receiver.telemetry.workload import Flows, Identified
 
 CONNECT = METHODS.index("CONNECT")
+Picked = Rows | slice
 LINE_SHARED = 64
 """Bytes at the start of the line from which ids and sameness are made."""
 
@@ -162,7 +163,7 @@ class HttpView:
         errors = self.is_broken(kind) | (self.status >= 500).astype(bool)
         return Candidates(wanted, errors, self.duration >= slow_ns, left_out)
 
-    def outcome(self, kind: Kind, rows: Rows) -> U64:
+    def outcome(self, kind: Kind, rows: Picked) -> U64:
         """Everything about how an exchange went that attributes tell: method, status, version, error."""
         records = self.records
         packed = self.status[rows] | self.method[rows] << 16 | records["minor"][rows].astype(np.int64) << 24
@@ -180,43 +181,48 @@ class HttpView:
             if not rows.size:
                 continue
             describe = Describe(self, kind, rows)
-            key = mix(self.outcome(kind, rows), self.route[rows], *(() if kind is Kind.SERVER else (self.server.key[rows],)))
+            at: Picked = slice(None) if len(rows) == len(self.status) else rows
+            key = mix(self.outcome(kind, at), self.route[at], *(() if kind is Kind.SERVER else (self.server.key[at],)))
             yield from measured(self, kind, rows, Group(key, describe.metric))
 
     def spans(self, kind: Kind, rows: Rows) -> SpanColumns:
-        describe = Describe(self, kind, rows)
-        records = self.records
-        method = np.where(self.method[rows] == 0, mix(*line_start(records)[:, rows]), 0).astype(np.uint64)
-        note = records["flags"][rows].astype(np.uint64) | (self.closed_by[rows] << 16 | self.error[rows] << 20).astype(np.uint64)
-        outcome = Group(mix(self.outcome(kind, rows), self.route[rows], method, note), describe.outcome)
+        describe, records = Describe(self, kind, rows), self.records
+        # hot: benchmarks/pipeline.py. All rows are taken as they are, others are copied out of every column.
+        at: Picked = slice(None) if len(rows) == len(self.status) else rows
+        method = np.zeros(len(rows), np.uint64)
+        unknown = np.flatnonzero(self.method[at] == 0)
+        if unknown.size:
+            method[unknown] = mix(*line_start(records[rows[unknown]]))
+        note = records["flags"][at].astype(np.uint64) | (self.closed_by[at] << 16 | self.error[at] << 20).astype(np.uint64)
+        outcome = Group(mix(self.outcome(kind, at), self.route[at], method, note), describe.outcome)
         address = self.client_address if kind is Kind.SERVER else self.server_address
-        peer = mix(*words(np.ascontiguousarray(address[rows])), *self._slot_words(rows))
-        other = self.caches.peers.keys(self.who.workloads, (self.who.client if kind is Kind.SERVER else self.who.server)[rows])
-        groups = [outcome, Group(self.server.key[rows], describe.server), Group(mix(peer, other), describe.peer)]
-        groups.append(Group(self.agents[1][rows], describe.agent))
-        return SpanColumns(kind, groups, self._integers(kind, rows), self._texts(kind, rows))
+        peer = mix(*words(np.ascontiguousarray(address[at])), *self._slot_words(at))
+        other = self.caches.peers.keys(self.who.workloads, (self.who.client if kind is Kind.SERVER else self.who.server)[at])
+        groups = [outcome, Group(self.server.key[at], describe.server), Group(mix(peer, other), describe.peer)]
+        groups.append(Group(self.agents[1][at], describe.agent))
+        return SpanColumns(kind, groups, self._integers(kind, at), self._texts(kind, rows, at))
 
-    def _slot_words(self, rows: Rows) -> U64:
+    def _slot_words(self, at: Picked) -> U64:
         if not self.options.headers:
-            return np.zeros((0, len(rows)), np.uint64)
-        return words(np.ascontiguousarray(as_bytes(self.records["slots"])[rows]))
+            return np.zeros((0, len(self.status[at])), np.uint64)
+        return words(np.ascontiguousarray(as_bytes(self.records["slots"])[at]))
 
-    def _integers(self, kind: Kind, rows: Rows) -> list[Integers]:
+    def _integers(self, kind: Kind, at: Picked) -> list[Integers]:
         records = self.records
         port = records["client_port" if kind is Kind.SERVER else "server_port"]
         return [
-            Integers(names.PEER_PORT, port[rows]),
-            Integers(names.REQUEST_BODY, records["request_body"][rows]),
-            Integers(names.RESPONSE_BODY, records["response_body"][rows], self.answered[rows]),
-            Integers(names.REQUEST_TRANSFER, self.transfer[rows]),
-            Integers(names.RESPONSE_WAIT, self.wait[rows]),
-            Integers(names.RESPONSE_TRANSFER, self.answer[rows]),
+            Integers(names.PEER_PORT, port[at]),
+            Integers(names.REQUEST_BODY, records["request_body"][at]),
+            Integers(names.RESPONSE_BODY, records["response_body"][at], self.answered[at]),
+            Integers(names.REQUEST_TRANSFER, self.transfer[at]),
+            Integers(names.RESPONSE_WAIT, self.wait[at]),
+            Integers(names.RESPONSE_TRANSFER, self.answer[at]),
         ]
 
-    def _texts(self, kind: Kind, rows: Rows) -> list[Text]:
+    def _texts(self, kind: Kind, rows: Rows, at: Picked) -> list[Text]:
         targets = self.targets
-        path, lengths = targets.path[rows], targets.path_lengths[rows]
-        form = targets.form[rows]
+        path, lengths = targets.path[at], targets.path_lengths[at]
+        form = targets.form[at]
         query, query_lengths = self._queries(rows) if self.options.query else (None, np.zeros(len(rows), np.int64))
         if kind is Kind.SERVER:
             texts = [Text(names.URL_PATH, path, lengths, present=form != target.Form.AUTHORITY)]
@@ -228,13 +234,13 @@ class HttpView:
             path, lengths = _joined(path, lengths, query, query_lengths)
         bare = form == target.Form.ASTERISK
         path, lengths = np.where(bare[:, None], 0, path).astype(np.uint8), np.where(bare, 0, lengths)
-        scheme = np.where(form == target.Form.AUTHORITY, 2, targets.https[rows]).astype(np.uint64)
+        scheme = np.where(form == target.Form.AUTHORITY, 2, targets.https[at]).astype(np.uint64)
 
         def url(row: int) -> bytes:
             begin = ("http://", "https://", "//")[int(scheme[row])]
             return (begin + self.server.text(int(rows[row]))).encode()
 
-        return [Text(names.URL_FULL, path, lengths, Prefix(mix(self.server.text_key[rows], scheme), url))]
+        return [Text(names.URL_FULL, path, lengths, Prefix(mix(self.server.text_key[at], scheme), url))]
 
     def _queries(self, rows: Rows) -> tuple[U8, I64]:
         """Query strings with their secrets masked."""
