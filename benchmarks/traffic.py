@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from otel_ebpf_receiver.sources.http import record
-from otel_ebpf_receiver.telemetry.columns import I64, U64, Records
+from otel_ebpf_receiver.telemetry.columns import I64, U64, Bools, Records
 from otel_ebpf_receiver.telemetry.workload import Flows, Identified, Workload
 
 WORKLOADS, ROUTES = 50, 2000
@@ -41,7 +41,11 @@ class KnownByPort:
     def __init__(self, known: Sequence[Workload]) -> None:
         self._known = known
 
-    def identify(self, flows: Flows) -> Identified:
+    @property
+    def news(self) -> object:
+        return None
+
+    def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None) -> Identified:
         server = (flows.server_port - 10000).astype(np.int32)
         n = len(server)
         client = (server + 1) % len(self._known)
@@ -49,6 +53,9 @@ class KnownByPort:
 
     def name(self, address: bytes) -> str:
         return ""
+
+    def saw_exports(self, who: Identified, spans: Bools, metrics: Bools) -> None:
+        """Nothing exports here."""
 
 
 def batches(count: int, rows: int, seed: int = 1) -> list[Records]:

@@ -6,7 +6,7 @@ requests go to sinks. Nothing here runs once per record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
@@ -20,10 +20,11 @@ from otel_ebpf_receiver.telemetry import ids
 from otel_ebpf_receiver.telemetry.columns import I64, U64, AttributeValue, Bools, Group, Kind, Linkage, Points, Records, SpanColumns
 from otel_ebpf_receiver.telemetry.exemplars import Sampled as Exemplified
 from otel_ebpf_receiver.telemetry.outbox import Outbox
+from otel_ebpf_receiver.telemetry.patience import Asking, Patience, PatienceOptions
 from otel_ebpf_receiver.telemetry.red import Collection, MetricOptions, Reader, Red
 from otel_ebpf_receiver.telemetry.resources import Resources
 from otel_ebpf_receiver.telemetry.routes import RouteOptions, Routes
-from otel_ebpf_receiver.telemetry.sameness import Once, OnceOptions, Ranks
+from otel_ebpf_receiver.telemetry.sameness import Admitted, Once, OnceOptions, Ranks
 from otel_ebpf_receiver.telemetry.sampling import KEPT_REASONS, Candidates, Sampled, Sampling, SamplingOptions, States, reasons
 from otel_ebpf_receiver.telemetry.spans import Links, SpanEncoder
 from otel_ebpf_receiver.telemetry.workload import Identified, Identity
@@ -60,7 +61,10 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TelemetryOptions:
-    """Everything that the line can be told. `host`: the Resource of traffic without a workload; `added`: lent to every Resource."""
+    """Everything that the line can be told. `id_key`: to begin with, see `Line`.
+
+    `host`: the Resource of traffic without a workload; `added`: lent to every Resource.
+    """
 
     id_key: bytes
     host: Mapping[str, AttributeValue]
@@ -70,16 +74,19 @@ class TelemetryOptions:
     routes: RouteOptions = field(default_factory=RouteOptions)
     metrics: MetricOptions = field(default_factory=MetricOptions)
     once: OnceOptions = field(default_factory=OnceOptions)
+    patience: PatienceOptions = field(default_factory=PatienceOptions)
     makes_spans: bool = True
     makes_metrics: bool = True
 
 
 @dataclass(slots=True)
 class Counts:
-    """What became of records and spans: received = copies + admitted + waiting; of what is reported, spans + sampled_out + silenced + ignored."""
+    """What became of records and spans: received = copies + exports + admitted + waiting; of what is reported, spans + sampled_out + silenced + ignored."""
 
     received: int = 0
     copies: int = 0
+    exports: int = 0
+    """What agents of this kind sent: nobody's exchanges."""
     admitted: int = 0
     spans: int = 0
     sampled_out: int = 0
@@ -96,11 +103,13 @@ class _Feed:
     transport: Transport
     decoder: Decoder
     once: Once
+    patience: Patience
     pools: Mapping[Kind, Pool]
 
 
-def _feed(source: Source, transport: Transport, once: OnceOptions) -> _Feed:
-    return _Feed(source, transport, source.decoder(), Once(once), {kind: Pool() for kind in source.kinds})
+def _feed(source: Source, transport: Transport, options: TelemetryOptions) -> _Feed:
+    pools = {kind: Pool() for kind in source.kinds}
+    return _Feed(source, transport, source.decoder(), Once(options.once), Patience(options.patience), pools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +129,7 @@ class Line:
         self, options: TelemetryOptions, feeds: Sequence[tuple[Source, Transport]], identity: Identity, clock: Clock, *, start_unix_ns: int
     ) -> None:
         self._options, self.identity, self._clock = options, identity, clock
-        self._feeds = [_feed(source, transport, options.once) for source, transport in feeds]
+        self._feeds = [_feed(source, transport, options) for source, transport in feeds]
         self._resources = Resources(dict(options.host), dict(options.added), options.version)
         self._routes = Routes(options.routes)
         self._sampling = Sampling(options.sampling)
@@ -129,6 +138,10 @@ class Line:
         self.red = Red(options.metrics, self._resources, start_unix_ns=start_unix_ns)
         self.ranks = Ranks({})
         """Preference of taps; whoever attaches taps replaces it whole."""
+        self.sees_arrivals = False
+        """Whatever reaches this node is seen coming in at some tap; whoever chooses taps says so."""
+        self.id_key = options.id_key
+        """Makes the ids; replaced when the cluster is known from whose uid it comes."""
         self.sinks: Sequence[Sink] = ()
         """Each gets every request of spans."""
         self.watchers: Sequence[Watcher] = ()
@@ -143,14 +156,17 @@ class Line:
         for feed in self._feeds:
             drained = feed.transport.drain()
             taken += len(drained)
-            records = self._once(feed, drained, now_ns, is_last)
-            for start in range(0, len(records), SLICE):
-                part = records[start : start + SLICE]
-                view = feed.decoder.decode(part, self._clock.offsets_ns)
-                who = self._identify(view)
-                spans = self._sample(feed.source, view, who, elapsed_s * len(part) / len(records))
+            admitted = self._once(feed, drained, now_ns, is_last)
+            parts = [*feed.patience.release(now_ns, self.identity.news, is_last=is_last), *_sliced(admitted, is_last=is_last)]
+            total = sum(len(part.admitted.records) for part in parts)
+            for part in parts:
+                named = self._identify(feed, part, now_ns)
+                if named is None:
+                    continue
+                records, view, who = named
+                spans = self._sample(feed.source, view, who, elapsed_s * len(records) / total)
                 self._observe(view, who, spans, self._unix_ns(now_ns))
-                self._encode(feed, part, view, who, spans)
+                self._encode(feed, records, view, who, spans)
                 for watcher in self.watchers:
                     watcher.watch(feed.source, view)
         return taken
@@ -170,8 +186,13 @@ class Line:
 
     @property
     def waiting(self) -> int:
-        """Records that wait for a better copy."""
-        return sum(feed.once.held for feed in self._feeds)
+        """Records that wait for a better copy, or for somebody to be known."""
+        return sum(feed.once.held + feed.patience.held for feed in self._feeds)
+
+    @property
+    def patience(self) -> Mapping[str, int]:
+        """Of records whose workload was not known when they came: those that wait, those that did, and those that found no room."""
+        return {name: sum(getattr(feed.patience, name) for feed in self._feeds) for name in ("held", "waited", "hurried")}
 
     @property
     def probability(self) -> float:
@@ -182,26 +203,45 @@ class Line:
         now = np.array([now_ns], np.int64)
         return now_ns + int(self._clock.offsets_ns(now)[0])
 
-    def _once(self, feed: _Feed, drained: Records, now_ns: int, is_last: bool) -> Records:
-        before, records = feed.once.copies, drained
+    def _once(self, feed: _Feed, drained: Records, now_ns: int, is_last: bool) -> Admitted:
+        before, admitted = feed.once.copies, Admitted(drained)
         if feed.source.has_copies:
-            records = feed.once.admit(drained, feed.decoder.seen, self.ranks, now_ns=now_ns, is_last=is_last)
+            admitted = feed.once.admit(drained, feed.decoder.seen, self.ranks, now_ns=now_ns, is_last=is_last)
         self.counts.received += len(drained)
         self.counts.copies += feed.once.copies - before
-        self.counts.admitted += len(records)
-        return records
+        return admitted if self.sees_arrivals else Admitted(admitted.records)
 
-    def _identify(self, view: View) -> Identified:
-        who = self.identity.identify(view.flows)
+    def _identify(self, feed: _Feed, part: Asking, now_ns: int) -> tuple[Records, View, Identified] | None:
+        """What can be told now, if anything; the rest waits."""
+        records, arrived = part.admitted.records, part.admitted.arrived
+        view = feed.decoder.decode(records, self._clock.offsets_ns)
+        exports = feed.source.exports(view)
+        if exports and exports.own.any():
+            self.counts.exports += int(np.count_nonzero(exports.own))
+            rest = ~exports.own
+            other = Admitted(records[rest], None if arrived is None else arrived[rest])
+            return self._identify(feed, replace(part, admitted=other), now_ns) if rest.any() else None
+        has_waited = part.has_waited or feed.patience.is_full
+        who = self.identity.identify(view.flows, has_waited=has_waited, arrived=arrived)
+        if exports:
+            self.identity.saw_exports(who, exports.spans, exports.metrics)
+        if who.waits is not None and who.waits.any():
+            feed.patience.hold(part, who.waits, now_ns)
+            ready = ~who.waits
+            if not ready.any():
+                return None
+            records, who = records[ready], who.of(ready)
+            view = feed.decoder.decode(records, self._clock.offsets_ns)
+        self.counts.admitted += len(records)
         view.attach(who, self.identity.name, self._routes)
-        return who
+        return records, view, who
 
     def _sample(self, source: Source, view: View, who: Identified, elapsed_s: float) -> list[_Taken]:
         if not (source.kinds and self._options.makes_spans) or self._sampling.is_off:
             return []
         spans = cast(SpanView, view)
         linkage = spans.linkage
-        states, made = States(linkage), ids.Derived(self._options.id_key, linkage)
+        states, made = States(linkage), ids.Derived(self.id_key, linkage)
         candidates = [self._candidates(spans, kind, who) for kind in source.kinds]
         samples = self._sampling.sample(linkage, states, made, candidates, elapsed_s)
         self.counts.sampled_out += sum(int(np.count_nonzero(kind.wanted)) for kind in candidates) - sum(len(one.rows) for one in samples)
@@ -217,8 +257,9 @@ class Line:
         self.counts.ignored += out.ignored
         if who.silent is None:
             return out
-        self.counts.silenced += int(np.count_nonzero(out.wanted & who.silent))
-        return replace(out, wanted=out.wanted & ~who.silent)
+        silent = who.silent.of(kind)
+        self.counts.silenced += int(np.count_nonzero(out.wanted & silent))
+        return replace(out, wanted=out.wanted & ~silent)
 
     def _observe(self, view: View, who: Identified, spans: Sequence[_Taken], unix_ns: int) -> None:
         if not self._options.makes_metrics:
@@ -274,6 +315,13 @@ def _links(kind: Kind, rows: npt.NDArray[np.intp], view: View, linkage: Linkage,
     client_parent, client_has, server_parent, server_has = ids.parents(made, taken, joined[rows], taken.parent_sampled)
     span, parent, has = (made.client, client_parent, client_has) if kind is Kind.CLIENT else (made.server, server_parent, server_has)
     return Links(made.trace, span, parent, has, view.start_unix_ns[rows], view.end_unix_ns[rows])
+
+
+def _sliced(admitted: Admitted, *, is_last: bool) -> Iterator[Asking]:
+    records, arrived = admitted.records, admitted.arrived
+    for start in range(0, len(records), SLICE):
+        part = slice(start, start + SLICE)
+        yield Asking(Admitted(records[part], None if arrived is None else arrived[part]), has_waited=is_last)
 
 
 def _joined(who: Identified, samples: Mapping[Kind, Sampled]) -> Bools:

@@ -1,20 +1,21 @@
 """The map of the program: what exists, in which order it starts, and in which it stops.
 
 The main thread is the pipeline's: it drains, and between two drains does what is due. Threads beside it: one sender per signal and
-destination, the link watch, the status server. Signals end it through `stop`; nothing here turns an error into an exit.
+destination, the link watch, the watches of the Kubernetes API, the status server. Signals end it through `stop`; nothing here turns an error into an exit.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import select
 import socket
+import threading
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from otel_ebpf_receiver.agent import counting, options
+from otel_ebpf_receiver.agent import cluster, counting, options
 from otel_ebpf_receiver.agent.ignored import Ignored
 from otel_ebpf_receiver.agent.interval import Interval, Own
 from otel_ebpf_receiver.agent.load import Stop
@@ -22,14 +23,14 @@ from otel_ebpf_receiver.agent.page import health
 from otel_ebpf_receiver.agent.page.live import LivePage
 from otel_ebpf_receiver.agent.watchers import Lines
 from otel_ebpf_receiver.capture.links import Link
-from otel_ebpf_receiver.capture.select import Role
+from otel_ebpf_receiver.capture.select import Role, own_addresses, uplinks
 from otel_ebpf_receiver.capture.taps import Taps
-from otel_ebpf_receiver.capture.watch import LinkWatch
-from otel_ebpf_receiver.config.schema import Config, Kubernetes
+from otel_ebpf_receiver.capture.watch import LinkWatch, list_addresses, list_links
+from otel_ebpf_receiver.config.schema import Config, TapMode
 from otel_ebpf_receiver.export.destination import Destination, LineDestination, Signal
 from otel_ebpf_receiver.export.own_books import count_books
 from otel_ebpf_receiver.export.queue import Payload
-from otel_ebpf_receiver.identity.directory import Behind, Directory
+from otel_ebpf_receiver.identity.directory import Behind, Directory, Policy
 from otel_ebpf_receiver.identity.static import Statics
 from otel_ebpf_receiver.kernel.clock import Clock
 from otel_ebpf_receiver.kernel.programs import Programs
@@ -39,6 +40,9 @@ from otel_ebpf_receiver.status.counters import Counters
 from otel_ebpf_receiver.status.own import OwnTelemetry
 from otel_ebpf_receiver.telemetry.names import SCHEMA_URL
 from otel_ebpf_receiver.telemetry.sameness import Ranks
+
+if TYPE_CHECKING:
+    from otel_ebpf_receiver.identity.kubernetes.client import Access
 
 PAUSE_MS, FULL_PAUSE_MS = 100, 25
 """Pauses between drains: most of what a batch costs does not depend on its size. The ring holds at least 250 ms of 100,000 exchanges a second, so
@@ -68,7 +72,8 @@ class _Spans:
 class Agent:
     """Everything that runs, around one set of loaded programs. `stack` takes what must be closed however it ends, in the right order."""
 
-    def __init__(self, config: Config, programs: Programs, stack: contextlib.ExitStack) -> None:
+    def __init__(self, config: Config, programs: Programs, stack: contextlib.ExitStack, access: Access | None = None) -> None:
+        """`access`: the way to the API server; None: Kubernetes is off."""
         self._config, self._programs, self._stack = config, programs, stack
         self._counters = Counters()
         self._clock = Clock()
@@ -79,11 +84,17 @@ class Agent:
         console = options.console(config)
         self._consoles: list[LineDestination] = [console] if console else []
         self._outlets: list[Destination | LineDestination] = [*self._destinations, *self._consoles]
-        self._identity = Directory(Statics(config.services, options.host_attributes(config)))
+        instrumented = config.kubernetes.instrumented
+        self._identity = Directory(
+            Statics(config.services, options.host_attributes(config, is_cluster=access is not None)),
+            Policy(instrumented.spans == "drop", instrumented.metrics == "drop"),
+            is_cluster=access is not None,
+        )
+        self._cluster = cluster.follow(config, access, self._identity, own_addresses(list_links(), list_addresses())) if access else None
         source = http_source(options.http_options(config))
         self._full = FULL * config.capture.ring_bytes / source.dtype.itemsize
         self._line = Line(
-            options.telemetry_options(config),
+            options.telemetry_options(config, is_cluster=access is not None),
             [(source, programs.transports["http"])],
             self._identity,
             self._clock,
@@ -93,12 +104,16 @@ class Agent:
         self._page = LivePage(self._health) if config.status.page else None
         self._line.watchers = [*(Lines(one) for one in self._consoles), *([self._page] if self._page else [])]
         self._taps = Taps(programs, config.capture)
-        self._links = LinkWatch(self._follow, self._taps.review)
+        self._links = LinkWatch(self._follow, self._review)
+        self._tapping = threading.Lock()
+        self._known: tuple[Mapping[int, Link], frozenset[bytes]] = ({}, frozenset())
+        """All links, and this node's addresses as the API server tells them. Two threads bring them; guarded by `_tapping`."""
         self._kernel = counting.Kernel(programs)
         metrics = config.telemetry.metrics
         self._interval = Interval(
             self._destinations, self._line, self._own_telemetry, every_s=metrics.interval_s, temporality=metrics.temporality
         )
+        self._uid = ""
         self._is_ready = False
         self._page_url = ""
         self._start_s = time.time()
@@ -123,6 +138,11 @@ class Agent:
         self._programs.watch(only=bool(addresses.include), include=addresses.include, exclude=addresses.exclude)
         self._stack.callback(self._taps.stop)
         self._stack.callback(self._links.stop)
+        if self._cluster:
+            cluster.register(self._counters, self._cluster, self._identity)
+            self._cluster.on_addresses = self._place_node
+            self._stack.callback(self._cluster.stop)
+            self._cluster.start()
         self._links.start()
         self._kernel.read()
         self._say_ready()
@@ -137,6 +157,7 @@ class Agent:
             self._counters,
             is_live=lambda: time.monotonic() - self._alive_s < ALIVE_S,
             is_ready=lambda: self._is_ready,
+            missing=lambda: cluster.missing(self._cluster),
             status=self._status,
             host=status.host,
             port=status.port,
@@ -158,6 +179,7 @@ class Agent:
             "taps": [{"interface": one.link.name, "role": one.role.value, "state": health.state(one), "error": one.error} for one in taps],
             "kernel": dict(self._kernel.books.counters),
             "exporters": [one.name for one in self._outlets],
+            "kubernetes": cluster.shown(self._cluster),
         }
 
     def _health(self) -> Mapping[str, object]:
@@ -173,19 +195,43 @@ class Agent:
         }
 
     def _follow(self, links: Mapping[int, Link], gone: frozenset[int]) -> None:
-        """Links changed: attach, detach, and tell the line and the identity what each tap is."""
-        self._taps.reconcile(links, gone)
+        """Links changed."""
+        with self._tapping:
+            self._known = links, self._known[1]
+            self._reconcile(gone)
+
+    def _place_node(self, addresses: frozenset[bytes]) -> None:
+        """The API server says where this node is: a pair that has an address of it leads to other nodes."""
+        with self._tapping:
+            self._known = self._known[0], addresses
+            self._reconcile(frozenset())
+
+    def _review(self) -> None:
+        self._taps.review()
+        with self._tapping:
+            self._reconcile(frozenset())
+
+    def _reconcile(self, gone: frozenset[int]) -> None:
+        """Attach, detach, and tell the line and the identity what each tap is."""
+        links, addresses = self._known
+        self._taps.reconcile(links, gone, uplinks(links, list_addresses(), addresses) if self._cluster else frozenset())
         taps = self._taps.taps
         # A pair counts as its workload's own tap only where somebody can be named behind it. Elsewhere the copies at both ends of a call on
         # one bridge are one exchange, of which the server's side is told.
-        own = 0 if self._config.services else 1
+        own = 0 if self._config.services or self._cluster else 1
         self._line.ranks = Ranks({index: tap.rank + own for index, tap in taps.items()})
+        self._line.sees_arrivals = self._sees_all and all(tap.sock and not tap.is_one_way for tap in taps.values())
         self._identity.watch_taps({index: _BEHIND[tap.role] for index, tap in taps.items()})
+
+    @property
+    def _sees_all(self) -> bool:
+        """Whether the configuration leaves nothing out that comes to this node."""
+        capture = self._config.capture
+        names, addresses = capture.interfaces, capture.addresses
+        return capture.taps.mode is TapMode.AUTO and not (names.include or names.exclude or addresses.include or addresses.exclude)
 
     def _say_ready(self) -> None:
         taps = self._taps.taps.values()
-        if self._config.kubernetes != Kubernetes() or os.environ.get("KUBERNETES_SERVICE_HOST"):
-            _LOG.warning("this version names no workloads of Kubernetes: the `kubernetes` keys have no effect")
         for tap in taps:
             if tap.error:
                 _LOG.warning("started without a tap", extra={"interface": tap.link.name, "error": tap.error})
@@ -217,12 +263,16 @@ class Agent:
 
     def _drain(self, *, is_last: bool = False) -> int:
         self._clock.measure()
+        if self._cluster and not self._config.ids.key and (uid := self._cluster.cluster_uid) != self._uid:
+            self._uid, self._line.id_key = uid, cluster.id_key(uid)
         return self._line.run(now_ns=time.monotonic_ns(), is_last=is_last)
 
     def finish(self) -> None:
         """Detach, drain what is left, count what is open, export the last interval, flush. Bounded in time, whatever the backends do."""
         deadline = time.monotonic() + FINISH_S
         self._is_ready = False
+        if self._cluster:
+            self._cluster.stop(0.0)
         self._links.stop()
         self._taps.stop()
         while self._drain(is_last=True):

@@ -55,8 +55,14 @@ def register(counters: Counters, kernel: Kernel, line: Line, taps: Taps) -> None
     counters.observe(oldest, lambda: {(): _age_s(kernel.books.oldest_ns)})
     evicted = Instrument(f"{PREFIX}.requests.evicted", "Requests forgotten for want of room.", "{request}")
     counters.observe(evicted, lambda: {(): kernel.books.evicted})
-    records = Instrument(f"{PREFIX}.records", "Records from the kernel; received = copies + admitted + those that wait.", "{record}")
-    counters.observe(records, lambda: _by("fate", {name: getattr(line.counts, name) for name in ("received", "copies", "admitted")}))
+    records = Instrument(
+        f"{PREFIX}.records", "Records from the kernel; received = copies + exports + admitted + those that wait.", "{record}"
+    )
+    counters.observe(
+        records, lambda: _by("fate", {name: getattr(line.counts, name) for name in ("received", "copies", "exports", "admitted")})
+    )
+    patience = Instrument(f"{PREFIX}.records.patience", "Records of workloads that were not known when they came.", "{record}")
+    counters.observe(patience, lambda: _by("fate", {name: line.patience[name] for name in ("waited", "hurried")}))
     spans = Instrument(f"{PREFIX}.spans", "Spans by what became of them before export.", "{span}")
     names = {"encoded": "spans", "sampled_out": "sampled_out", "silenced": "silenced"}
     counters.observe(spans, lambda: _by("fate", {fate: getattr(line.counts, name) for fate, name in names.items()}))

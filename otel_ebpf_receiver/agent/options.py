@@ -17,6 +17,7 @@ from otel_ebpf_receiver.sources.http.options import HttpOptions
 from otel_ebpf_receiver.telemetry import names
 from otel_ebpf_receiver.telemetry.columns import AttributeValue
 from otel_ebpf_receiver.telemetry.ids import KEY_BYTES
+from otel_ebpf_receiver.telemetry.patience import PatienceOptions
 
 if TYPE_CHECKING:
     from otel_ebpf_receiver.agent.ignored import Ignored
@@ -38,10 +39,15 @@ def agent_version() -> str:
         return "0"
 
 
-def host_attributes(config: Config) -> dict[str, AttributeValue]:
-    """What names traffic that no workload is known for."""
-    host = socket.gethostname()
-    return {names.SERVICE_NAME: config.telemetry.service_name or UNKNOWN_SERVICE, INSTANCE_ID: host, HOST_NAME: host}
+def host_attributes(config: Config, *, is_cluster: bool = False) -> dict[str, AttributeValue]:
+    """What names traffic that no workload is known for. `is_cluster`: Kubernetes is on; then it is this node's at least."""
+    host = config.kubernetes.node_name if is_cluster else socket.gethostname()
+    named: dict[str, AttributeValue] = {
+        names.SERVICE_NAME: config.telemetry.service_name or UNKNOWN_SERVICE,
+        INSTANCE_ID: host,
+        HOST_NAME: host,
+    }
+    return {**named, "k8s.node.name": host} if is_cluster else named
 
 
 def own_attributes(config: Config) -> dict[str, str | int]:
@@ -55,18 +61,19 @@ def own_attributes(config: Config) -> dict[str, str | int]:
     return {**config.telemetry.resource_attributes, **own, "process.pid": os.getpid()}
 
 
-def telemetry_options(config: Config) -> TelemetryOptions:
-    """What the line is told. Without `ids.key` the key is random: ids of this agent then agree with nobody's."""
+def telemetry_options(config: Config, *, is_cluster: bool = False) -> TelemetryOptions:
+    """What the line is told. Without `ids.key` the key is random until a cluster is known: ids of this agent then agree with nobody's."""
     chosen = exporters(config)
     key = hashlib.blake2b(config.ids.key.encode(), digest_size=KEY_BYTES).digest() if config.ids.key else os.urandom(KEY_BYTES)
     return TelemetryOptions(
         id_key=key,
-        host=host_attributes(config),
+        host=host_attributes(config, is_cluster=is_cluster),
         added=dict(config.telemetry.resource_attributes),
         version=agent_version(),
         sampling=sampling_options(config),
         routes=route_options(config),
         metrics=metric_options(config),
+        patience=PatienceOptions(wait_ns=round(config.kubernetes.wait_s * 1e9)),
         makes_spans=any(name != "console" for name in chosen[Signal.TRACES]),
         makes_metrics=any(name != "console" for name in chosen[Signal.METRICS]),
     )

@@ -6,6 +6,7 @@ import contextlib
 import resource
 from typing import TYPE_CHECKING
 
+from otel_ebpf_receiver.agent import cluster
 from otel_ebpf_receiver.agent.load import Stop, load, require_interfaces
 from otel_ebpf_receiver.kernel import preflight as checks
 
@@ -17,25 +18,28 @@ def run(config: Config, stop: Stop, *, any_architecture: bool) -> int:
     """The agent, until SIGTERM. Raises `AgentError`."""
     checks.require(checks.judge(checks.gather(), any_architecture=any_architecture))
     require_interfaces(config)
+    access = cluster.find(config)
     _raise_descriptors()
     with contextlib.ExitStack() as stack:
-        programs = stack.enter_context(load(config, stop, _modules(config)))
+        programs = stack.enter_context(load(config, stop, _modules(config, is_cluster=access is not None)))
         from otel_ebpf_receiver.agent.agent import Agent
 
         stop.calm()
-        agent = Agent(config, programs, stack)
+        agent = Agent(config, programs, stack, access)
         agent.start()
         agent.drain_until(stop)
         agent.finish()
     return 0
 
 
-def _modules(config: Config) -> list[str]:
+def _modules(config: Config, *, is_cluster: bool) -> list[str]:
     """What the agent is going to need, imported while the kernel side compiles; gRPC, 15 MiB, only if it is spoken."""
     wanted = ["otel_ebpf_receiver.agent.agent"]
     otlp = config.exporters.otlp
     if "grpc" in (otlp.protocol, otlp.traces.protocol, otlp.metrics.protocol):
         wanted.append("otel_ebpf_receiver.export.otlp.grpc")
+    if is_cluster:
+        wanted += cluster.MODULES
     return wanted
 
 

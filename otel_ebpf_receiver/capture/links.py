@@ -1,4 +1,5 @@
-"""What network interfaces exist: RTM_GETLINK dumps and RTMGRP_LINK messages as data. Parsing only; `watch.py` holds the sockets.
+"""What network interfaces exist: RTM_GETLINK dumps and RTMGRP_LINK messages as data, and the addresses that they have. Parsing only; `watch.py`
+holds the sockets.
 
 Layouts are those of linux/rtnetlink.h and linux/if_link.h, which the kernel never changes. Messages of the AF_BRIDGE family share the type
 numbers and mean something else (a port left its bridge, not: the interface is gone); they are not links.
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 NEWLINK = 16
 DELLINK = 17
 GETLINK = 18
+_NEWADDR = 20
+_GETADDR = 22
 _ERROR = 2
 _DONE = 3
 _REQUEST = 1
@@ -21,6 +24,11 @@ _DUMP = 0x300
 _DUMP_INTERRUPTED = 0x10
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
+_ADDRESS = struct.Struct("=BBBBI")
+"""struct ifaddrmsg of linux/if_addr.h: family, length of the prefix, flags, scope, index."""
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_SCOPE_LINK = 253
+_MAPPED = bytes(10) + b"\xff\xff"
 _ATTRIBUTE = struct.Struct("=HH")
 _ATTRIBUTE_TYPE = 0x3FFF
 """The two upper bits of an attribute's type are flags (NLA_F_NESTED, NLA_F_NET_BYTEORDER)."""
@@ -76,6 +84,15 @@ class Change:
     is_gone: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address of the link `index` that is known beyond the link: 16 bytes, IPv4 as v4-mapped IPv6. `is_alone`: its network is it alone."""
+
+    index: int
+    address: bytes
+    is_alone: bool
+
+
 class Refused(Exception):
     """NLMSG_ERROR of the kernel; `code` is the errno."""
 
@@ -89,6 +106,7 @@ class Messages:
     """One datagram, parsed."""
 
     changes: tuple[Change, ...] = ()
+    addresses: tuple[Address, ...] = ()
     is_done: bool = False
     was_interrupted: bool = False
     """The table changed during the dump: it may be inconsistent and has to be asked for again."""
@@ -99,6 +117,11 @@ def dump_request(sequence: int) -> bytes:
     return _HEADER.pack(_HEADER.size + _LINK.size, GETLINK, _REQUEST | _DUMP, sequence, 0) + _LINK.pack(0, 0, 0, 0, 0)
 
 
+def addresses_request(sequence: int) -> bytes:
+    """A request for every address of this network namespace."""
+    return _HEADER.pack(_HEADER.size + _ADDRESS.size, _GETADDR, _REQUEST | _DUMP, sequence, 0) + _ADDRESS.pack(0, 0, 0, 0, 0)
+
+
 def link_request(index: int, sequence: int) -> bytes:
     """A request for one link."""
     return _HEADER.pack(_HEADER.size + _LINK.size, GETLINK, _REQUEST, sequence, 0) + _LINK.pack(0, 0, index, 0, 0)
@@ -106,7 +129,7 @@ def link_request(index: int, sequence: int) -> bytes:
 
 def parse(data: bytes) -> Messages:
     """All messages of a datagram. What is cut short or of another kind is left out. Raises `Refused` when the kernel says no."""
-    changes = []
+    changes, addresses = list[Change](), list[Address]()
     is_done = was_interrupted = False
     for kind, flags, body in _messages(data):
         was_interrupted |= bool(flags & _DUMP_INTERRUPTED)
@@ -116,7 +139,9 @@ def parse(data: bytes) -> Messages:
             raise Refused(code)
         elif kind in (NEWLINK, DELLINK) and (link := parse_link(body)):
             changes.append(Change(link, kind == DELLINK))
-    return Messages(tuple(changes), is_done, was_interrupted)
+        elif kind == _NEWADDR and (address := _parse_address(body)):
+            addresses.append(address)
+    return Messages(tuple(changes), tuple(addresses), is_done, was_interrupted)
 
 
 def parse_link(body: bytes) -> Link | None:
@@ -142,6 +167,18 @@ def parse_link(body: bytes) -> Link | None:
         rx_packets=rx,
         tx_packets=tx,
     )
+
+
+def _parse_address(body: bytes) -> Address | None:
+    if len(body) < _ADDRESS.size:
+        return None
+    _, length, _, scope, index = _ADDRESS.unpack_from(body)
+    found = dict(_attributes(body[_ADDRESS.size :]))
+    # Of a point-to-point link IFA_ADDRESS is the other end's.
+    value = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b"")
+    if scope >= _SCOPE_LINK or len(value) not in (4, 16):
+        return None
+    return Address(index, _MAPPED + value if len(value) == 4 else value, length == 8 * len(value))
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -91,6 +91,7 @@ class Taps:
         self._taps: Mapping[int, Tap] = {}
         self._lock = threading.Lock()
         self._is_stopped = False
+        self._up: frozenset[int] = frozenset()
         self.attached_total = 0
         self.detached_total = 0
         self.failed_total = 0
@@ -105,15 +106,16 @@ class Taps:
         """Rank by index (see `select.rank`)."""
         return {index: tap.rank for index, tap in self._taps.items()}
 
-    def reconcile(self, links: Mapping[int, Link], gone: frozenset[int]) -> None:
+    def reconcile(self, links: Mapping[int, Link], gone: frozenset[int], up: frozenset[int] = frozenset()) -> None:
         """Attach what is wanted and not there, detach what is there and not wanted.
 
-        `gone`: indices whose link went away since the last call, though another of that index may exist by now.
+        `gone`: indices whose link went away since the last call, though another of that index may exist by now. `up`: pairs that are uplinks.
         """
         with self._lock:
             if self._is_stopped:
                 return
-            wanted = select(links, self._capture.taps, self._capture.interfaces)
+            self._up = up
+            wanted = select(links, self._capture.taps, self._capture.interfaces, up)
             taps = dict(self._taps)
             for index in [index for index in taps if index not in wanted or index in gone]:
                 self._detach(taps.pop(index))
@@ -144,7 +146,12 @@ class Taps:
         """The tap as it should be now; None when the link went away in this instant."""
         if old is None:
             return self._attach(link, "")
-        return old if link == old.link else replace(old, link=link, role=role(link), rank=rank(link))
+        known = self._tap(link)
+        return (
+            old
+            if known == replace(old, sock=None, error="", is_one_way=False)
+            else replace(old, link=link, role=known.role, rank=known.rank)
+        )
 
     def _reviewed(self, tap: Tap) -> Tap | None:
         if tap.sock is None:
@@ -165,14 +172,20 @@ class Taps:
                 return None
             return self._failed(link, (error.strerror if isinstance(error, OSError) else None) or str(error), known_error)
         self.attached_total += 1
-        _LOG.debug("tap attached", extra={"interface": link.name, "role": role(link).value})
-        return Tap(link, role(link), rank(link), sock)
+        tap = replace(self._tap(link), sock=sock)
+        _LOG.debug("tap attached", extra={"interface": link.name, "role": tap.role.value})
+        return tap
+
+    def _tap(self, link: Link) -> Tap:
+        """What a tap on the link would be."""
+        is_uplink = link.index in self._up
+        return Tap(link, role(link, is_uplink=is_uplink), rank(link, is_uplink=is_uplink))
 
     def _failed(self, link: Link, error: str, known_error: str) -> Tap:
         self.failed_total += 1
         if error != known_error:
             _LOG.error("tap cannot be attached", extra={"interface": link.name, "error": error})
-        return Tap(link, role(link), rank(link), error=error)
+        return replace(self._tap(link), error=error)
 
     def _detach(self, tap: Tap) -> None:
         if not tap.sock:

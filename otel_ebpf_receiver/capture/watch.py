@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-from otel_ebpf_receiver.capture.links import Change, Link, Messages, Refused, dump_request, link_request, parse
+from otel_ebpf_receiver.capture.links import Address, Change, Link, Messages, Refused, addresses_request, dump_request, link_request, parse
 from otel_ebpf_receiver.errors import CaptureError
 
 _RTMGRP_LINK = 1
@@ -53,20 +53,30 @@ def list_links() -> dict[int, Link]:
         raise CaptureError(f"the list of network interfaces cannot be read: {error}; rtnetlink must be allowed (seccomp)") from error
 
 
+def list_addresses() -> list[Address]:
+    """Every address of the calling thread's network namespace that is known beyond its link. Raises `CaptureError`."""
+    try:
+        with _open(0) as sock:
+            return [address for messages in _ask(sock, addresses_request) for address in messages.addresses]
+    except (OSError, Refused) as error:
+        raise CaptureError(f"the addresses of network interfaces cannot be read: {error}; rtnetlink must be allowed (seccomp)") from error
+
+
 def _dump(sock: socket.socket) -> dict[int, Link]:
+    changes = (change for messages in _ask(sock, dump_request) for change in messages.changes)
+    return {change.link.index: change.link for change in changes if not change.is_gone}
+
+
+def _ask(sock: socket.socket, request: Callable[[int], bytes]) -> list[Messages]:
+    """The whole answer to a request for a table, asked again while the table changes under the answer."""
     for sequence in range(1, _TRIES + 1):
-        sock.send(dump_request(sequence))
-        links: dict[int, Link] = {}
-        interrupted = False
-        while True:
-            messages = parse(sock.recv(_DATAGRAM))
-            interrupted |= messages.was_interrupted
-            links.update((change.link.index, change.link) for change in messages.changes if not change.is_gone)
-            if messages.is_done:
-                break
-        if not interrupted:
+        sock.send(request(sequence))
+        found = [parse(sock.recv(_DATAGRAM))]
+        while not found[-1].is_done:
+            found.append(parse(sock.recv(_DATAGRAM)))
+        if not any(messages.was_interrupted for messages in found):
             break
-    return links
+    return found
 
 
 class LinkWatch:

@@ -423,11 +423,11 @@ class Instrumented:
 
 @dataclass(frozen=True, slots=True)
 class Kubernetes:
-    """Who is behind an address, from the API server. The agent does not ask it yet: these keys are checked and have no effect."""
+    """Who is behind an address, from the API server."""
 
-    enabled: bool | None = key(None, "Absent: when a service account, a kubeconfig or a node name is there.")
+    enabled: bool | None = key(None, "Absent: when there are a service account or a kubeconfig, and this node's name.")
     kubeconfig: str = key("", "File for use outside a cluster.", variables=("KUBECONFIG",))
-    node_name: str = key("", "This node's name.", variables=("K8S_NODE_NAME",))
+    node_name: str = key("", "This node's name; without it Kubernetes is off.", variables=("K8S_NODE_NAME",))
     cluster_name: str = key("", "k8s.cluster.name.")
     peers: Literal["auto", "pods", "services"] = key("auto", "What remote addresses are named from; `auto`: pods up to 2,000 of them.")
     namespaces: Namespaces = section(Namespaces, "Which workloads.")
@@ -456,7 +456,7 @@ class Ids:
 
     key: str = key(
         "",
-        "Agents of the same key give the same exchange the same ids. Empty: random at each start.",
+        "Agents of the same key give the same exchange the same ids. Empty: made from the cluster's uid with Kubernetes, random at each start without.",
         is_secret=True,
     )
 
@@ -478,7 +478,7 @@ class Config:
     services: tuple[Service, ...] = key((), "Names for addresses, where Kubernetes gives none.")
     telemetry: Telemetry = section(Telemetry, "What is made of the exchanges.")
     exporters: Exporters = section(Exporters, "Where telemetry goes.")
-    kubernetes: Kubernetes = section(Kubernetes, "Who is behind an address. Not used yet: these keys are checked and have no effect.")
+    kubernetes: Kubernetes = section(Kubernetes, "Who is behind an address, from the Kubernetes API.")
     status: Status = section(Status, "The agent's own server.")
     ids: Ids = section(Ids, "Trace and span ids.")
     logging: Logging = section(Logging, "The agent's own log.")

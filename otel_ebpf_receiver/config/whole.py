@@ -20,7 +20,7 @@ Found = Iterator[tuple[str, str]]
 
 def contradictions(config: Config, origins: Mapping[str, str], complain: Complain) -> None:
     """Tell all of them, each where its key was set."""
-    for check in (_exporters, _otlp, _services, _status):
+    for check in (_exporters, _otlp, _services, _kubernetes, _status):
         for path, text in dict.fromkeys(check(config)):
             where = origins.get(path.partition("[")[0], "")
             complain("" if where == "default" else where, path, text)
@@ -51,6 +51,14 @@ def _otlp(config: Config) -> Found:
         except ExportError as error:
             variable, _, text = str(error).partition(": ")
             yield key_of(variable), text
+
+
+def _kubernetes(config: Config) -> Found:
+    wanted = config.kubernetes
+    if wanted.enabled and not wanted.node_name:
+        yield "kubernetes.node_name", "is needed, since kubernetes.enabled is true; expected this node's name (K8S_NODE_NAME)"
+    if wanted.agents_service and wanted.agents_service.count("/") != 1:
+        yield "kubernetes.agents_service", f"{wanted.agents_service!r} is no name of a Service; expected namespace/name"
 
 
 def _services(config: Config) -> Found:

@@ -17,16 +17,16 @@ from opentelemetry.semconv._incubating.attributes.k8s_attributes import K8S_POD_
 from otel_ebpf_receiver.identity.networks import Int32, halves, key_of
 from otel_ebpf_receiver.identity.snapshot import OPEN_NS, Certainty, Found, Snapshot, Trait, empty
 from otel_ebpf_receiver.identity.static import Statics
-from otel_ebpf_receiver.telemetry.columns import I64, U8, Bools
-from otel_ebpf_receiver.telemetry.workload import Flows, Identified, Workload
+from otel_ebpf_receiver.telemetry.columns import I64, U8, Bools, Kind
+from otel_ebpf_receiver.telemetry.workload import Flows, Identified, Sides, Workload
 
 _SETTLED_MAX = 4096
 _SETTLED_NS = 60 * 10**9
 _TAPS_MAX = 1 << 24
 _ARRIVED, _LEFT = 1, 2
 # hot: benchmarks/identity.py. Plain numbers: before Python 3.12 reading a member of an enum costs as much as a numpy call.
-_LOCAL, _HOST, _NODE, _SELECTED, _INSTRUMENTED, _AUDIBLE = (
-    int(one) for one in (Trait.LOCAL, Trait.HOST, Trait.NODE, Trait.SELECTED, Trait.INSTRUMENTED, Trait.ASKS_AUDIBLY)
+_LOCAL, _HOST, _NODE, _SELECTED, _TRACED, _MEASURED, _AUDIBLE = (
+    int(one) for one in (Trait.LOCAL, Trait.HOST, Trait.NODE, Trait.SELECTED, Trait.TRACED, Trait.MEASURED, Trait.ASKS_AUDIBLY)
 )
 _EXACT, _GRACE, _GUESS = int(Certainty.EXACT), int(Certainty.GRACE), int(Certainty.GUESS)
 
@@ -64,14 +64,6 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True)
-class Named(Identified):
-    """What is known of n flows. `waits`: rows that are better asked about again within two seconds, because somebody is about to be
-    known."""
-
-    waits: Bools | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class _Report:
     server: Bools
     client: Bools
@@ -88,13 +80,13 @@ class Directory:
         self._policy = policy or Policy()
         self.snapshot: Snapshot = empty(self._statics.workloads, is_cluster=is_cluster, is_current=is_cluster)
         self.counters = Counters()
-        self.on_exporting: Callable[[str], None] = lambda uid: None
-        """Called with the uid of a pod that `saw_exports` told of for the first time."""
+        self.on_exporting: Callable[[str, Trait], None] = lambda uid, what: None
+        """Called with the uid of a pod and what its SDK makes (`TRACED`, `MEASURED`) when `saw_exports` tells of it for the first time."""
         self._taps: U8 = np.zeros(1, np.uint8)
         self._asked_here = np.zeros(len(self._statics.workloads) + 1, bool)
         self._settled: dict[int, int] = {}
         # Addresses that somebody waited for in vain, and when.
-        self._exporting: set[str] = set()
+        self._exporting: set[tuple[str, Trait]] = set()
 
     @property
     def permanent(self) -> tuple[Workload, ...]:
@@ -110,7 +102,12 @@ class Directory:
                 table[index] = who
         self._taps = table
 
-    def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None) -> Named:
+    @property
+    def news(self) -> object:
+        """The snapshot, which is another one when something changed."""
+        return self.snapshot
+
+    def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None) -> Identified:
         """Both sides of a batch. `has_waited`: these rows did, and are told for good.
 
         `arrived` (n): the exchange's request was seen coming in at another tap too, so that a node's address on it may be a masquerade;
@@ -139,15 +136,16 @@ class Directory:
         number = int(found[0]) if found[0] >= 0 else int(self._statics.name_clients(row)[0])
         return self.snapshot.workloads[number].address_name if number >= 0 else ""
 
-    def saw_exports(self, identified: Identified, rows: npt.NDArray[np.integer]) -> None:
-        """The clients of these rows send OTLP of their own: an SDK reports for them."""
-        for number in np.unique(identified.client[rows]).tolist():
-            uid = identified.workloads[number].attributes.get(K8S_POD_UID) if number >= 0 else None
-            if isinstance(uid, str) and uid not in self._exporting:
-                if len(self._exporting) >= _SETTLED_MAX:
-                    self._exporting.clear()
-                self._exporting.add(uid)
-                self.on_exporting(uid)
+    def saw_exports(self, who: Identified, spans: Bools, metrics: Bools) -> None:
+        """In these rows the client's own SDK sent spans or metrics."""
+        for what, rows in ((Trait.TRACED, spans), (Trait.MEASURED, metrics)):
+            for number in np.unique(who.client[rows]).tolist():
+                uid = who.workloads[number].attributes.get(K8S_POD_UID) if number >= 0 else None
+                if isinstance(uid, str) and (uid, what) not in self._exporting:
+                    if len(self._exporting) >= _SETTLED_MAX:
+                        self._exporting.clear()
+                    self._exporting.add((uid, what))
+                    self.on_exporting(uid, what)
 
     def _behind(self, taps: I64) -> U8:
         table = self._taps
@@ -191,31 +189,30 @@ class Directory:
                 latest = int(flows.start_unix_ns[rows].max())
                 self._settled.update(dict.fromkeys(np.unique(key_of(*halves(addresses[rows]))).tolist(), latest))
 
-    def _named(self, snapshot: Snapshot, clients: Int32, servers: Int32, report: _Report, waits: Bools) -> Named:
+    def _named(self, snapshot: Snapshot, clients: Int32, servers: Int32, report: _Report, waits: Bools) -> Identified:
         n, policy, traits = len(waits), self._policy, snapshot.traits
-        silent, uncounted = np.zeros(n, bool), np.zeros(n, bool)
-        for side, is_reported in ((clients, report.client), (servers, report.server)):
+        silent, uncounted = Sides(np.zeros(n, bool), np.zeros(n, bool)), Sides(np.zeros(n, bool), np.zeros(n, bool))
+        for kind, side, is_reported in ((Kind.CLIENT, clients, report.client), (Kind.SERVER, servers, report.server)):
             is_wanted = np.where(side >= 0, traits[side] & _SELECTED != 0, snapshot.reports_unknown)
-            told = is_reported & is_wanted & (traits[side] & _INSTRUMENTED != 0)
-            self._count(is_reported & ~is_wanted, told, ~waits)
+            deselected = is_reported & ~is_wanted
             is_reported &= is_wanted
-            if policy.drops_instrumented_spans and policy.drops_instrumented_metrics:
-                is_reported &= ~told
-            elif policy.drops_instrumented_spans:
-                silent |= told
-            elif policy.drops_instrumented_metrics:
-                uncounted |= told
+            traced = is_reported & (traits[side] & _TRACED != 0) & policy.drops_instrumented_spans
+            measured = is_reported & (traits[side] & _MEASURED != 0) & policy.drops_instrumented_metrics
+            self._count(deselected, traced, measured, ~waits)
+            # Who is told of in no way is not reported at all.
+            is_reported &= ~(traced & measured)
+            silent.of(kind)[:], uncounted.of(kind)[:] = traced, measured
         unnamed = (report.client & (servers < 0)) | (report.server & (clients < 0))
         self.counters.unnamed_peers += int(np.count_nonzero(unnamed & ~waits))
         self.counters.identified += int(np.count_nonzero(~waits))
         joined = report.server & (report.client | report.joined)
-        return Named(snapshot.workloads, servers, clients, report.server, report.client, joined, silent, uncounted, waits)
+        return Identified(snapshot.workloads, servers, clients, report.server, report.client, joined, silent, uncounted, waits)
 
-    def _count(self, deselected: Bools, told: Bools, is_final: Bools) -> None:
-        counters, instrumented = self.counters, int(np.count_nonzero(told & is_final))
+    def _count(self, deselected: Bools, traced: Bools, measured: Bools, is_final: Bools) -> None:
+        counters = self.counters
         counters.deselected += int(np.count_nonzero(deselected & is_final))
-        counters.instrumented_spans += instrumented * self._policy.drops_instrumented_spans
-        counters.instrumented_metrics += instrumented * self._policy.drops_instrumented_metrics
+        counters.instrumented_spans += int(np.count_nonzero(traced & is_final))
+        counters.instrumented_metrics += int(np.count_nonzero(measured & is_final))
 
 
 def _unnamed(snapshot: Snapshot, workload: Int32) -> npt.NDArray[np.intp]:

@@ -43,12 +43,15 @@ class Trait(IntFlag):
     """Lives in this node's own network: the node itself, or a pod with hostNetwork."""
     SELECTED = 4
     """The configuration wants it reported."""
-    INSTRUMENTED = 8
-    """An OpenTelemetry SDK reports for it already."""
+    TRACED = 8
+    """An OpenTelemetry SDK makes its spans already."""
     ASKS_AUDIBLY = 16
     """An agent, this or its node's own, makes CLIENT spans of what it asks."""
     NODE = 32
     """A node: its addresses have the shared ports too."""
+    MEASURED = 64
+    """An OpenTelemetry SDK makes its metrics already."""
+    INSTRUMENTED = TRACED | MEASURED
 
 
 class Certainty(IntEnum):

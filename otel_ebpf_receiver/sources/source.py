@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_ebpf_receiver.kernel.assemble import KernelPart
-from otel_ebpf_receiver.telemetry.columns import I64, U64, Instrument, Kind, Linkage, Points, Records, Seen, SpanColumns
+from otel_ebpf_receiver.telemetry.columns import I64, U64, Bools, Instrument, Kind, Linkage, Points, Records, Seen, SpanColumns
 from otel_ebpf_receiver.telemetry.routes import Routes
 from otel_ebpf_receiver.telemetry.sampling import Candidates
 from otel_ebpf_receiver.telemetry.workload import Flows, Identified
@@ -28,6 +28,16 @@ class Signal(Enum):
 
     SPANS = "spans"
     METRICS = "metrics"
+
+
+@dataclass(frozen=True, slots=True)
+class Exports:
+    """Rows (of n) that carry telemetry. `own`: of an agent of this kind, which are nobody's exchanges. `spans`, `metrics`: of somebody's SDK, who
+    is then known to report by itself."""
+
+    own: Bools
+    spans: Bools
+    metrics: Bools
 
 
 class View(Protocol):
@@ -80,6 +90,8 @@ class Source:
     kinds: tuple[Kind, ...]
     decoder: Callable[[], Decoder]
     has_copies: bool = True
+    exports: Callable[[View], Exports | None] = lambda view: None
+    """Finds telemetry among what is observed; None: there is none in this batch."""
 
     @property
     def signals(self) -> frozenset[Signal]:

@@ -6,7 +6,7 @@ Needs no privilege, reveals no payload; what was asked for is told by the live p
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from otel_ebpf_receiver.status.counters import Counters
 from otel_ebpf_receiver.status.exposition import CONTENT_TYPE, exposition
@@ -25,16 +25,20 @@ class StatusServer(PageServer):
         *,
         is_live: Callable[[], bool],
         is_ready: Callable[[], bool],
+        missing: Callable[[], Sequence[str]] = tuple,
         status: Callable[[], Mapping[str, object]],
         host: str = "127.0.0.1",
         port: int = PORT,
         more: Mapping[str, Page] | None = None,
         streams: Mapping[str, Open] | None = None,
     ) -> None:
-        """`more`: further pages. Raises `AgentError` when the address cannot be had."""
+        """`missing`: what is not as it should be and yet no reason to hold up a roll-out. `more`: further pages.
+
+        Raises `AgentError` when the address cannot be had.
+        """
         pages: dict[str, Page] = {
             "/healthz": lambda _: _probe(is_live(), "alive", "not alive"),
-            "/readyz": lambda _: _probe(is_ready(), "ready", "not ready"),
+            "/readyz": lambda _: _probe(is_ready(), "\n".join(("ready", *missing())), "not ready"),
             "/metrics": lambda _: (200, CONTENT_TYPE, exposition(counters.readings())),
             "/status": lambda _: (200, "application/json", json.dumps(status(), default=str, indent=1) + "\n"),
             **(more or {}),

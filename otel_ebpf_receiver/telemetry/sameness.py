@@ -16,6 +16,7 @@ from otel_ebpf_receiver.telemetry.columns import I64, U64, Bools, Records, Seen
 from otel_ebpf_receiver.telemetry.keys import mix
 
 OWN_TAP = 0
+_ARRIVED = 1
 UNKNOWN_RANK = 1 << 20
 _SIDES = 2
 
@@ -28,6 +29,15 @@ class OnceOptions:
     window_ns: int = 5_000_000_000
     slots: int = 1 << 17
     held_max: int = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Records that go on. `arrived`: those of which some copy was seen coming in, so that the node may only have passed it on; None: not
+    known, for want of taps to compare."""
+
+    records: Records
+    arrived: Bools | None = None
 
 
 class Ranks:
@@ -69,23 +79,23 @@ class Once:
         """Records that wait."""
         return len(self._held) if self._held is not None else 0
 
-    def admit(self, records: Records, see: Callable[[Records], Seen], ranks: Ranks, *, now_ns: int, is_last: bool = False) -> Records:
+    def admit(self, records: Records, see: Callable[[Records], Seen], ranks: Ranks, *, now_ns: int, is_last: bool = False) -> Admitted:
         """The records that go on now. `now_ns` is of the records' clock; `is_last`: nothing may wait any more."""
         if len(ranks) < 2 and self._held is None:
-            return records
+            return Admitted(records)
         if self._held is not None:
             records = _whole(np.concatenate((_opaque(self._held), _opaque(records))), records.dtype)
             self._held = None
         if not len(records):
-            return records
+            return Admitted(records)
         seen = see(records)
         ready = np.ones(len(records), bool) if is_last else self._ready(seen, now_ns)
         if not ready.all():
             self._held, records = _picked(records, ~ready), _picked(records, ready)
             seen = Seen(seen.key[ready], seen.tap[ready], seen.direction[ready], seen.end_ns[ready])
-        kept = self._best(seen, ranks, now_ns)
+        kept, arrived = self._best(seen, ranks, now_ns)
         self.copies += len(kept) - int(np.count_nonzero(kept))
-        return records if kept.all() else _picked(records, kept)
+        return Admitted(records, arrived) if kept.all() else Admitted(_picked(records, kept), arrived[kept])
 
     def _ready(self, seen: Seen, now_ns: int) -> Bools:
         hold = self._options.hold_ns
@@ -98,16 +108,18 @@ class Once:
         young |= (age < 2 * hold) & np.isin(seen.key, seen.key[young])
         return ~young
 
-    def _best(self, seen: Seen, ranks: Ranks, now_ns: int) -> Bools:
+    def _best(self, seen: Seen, ranks: Ranks, now_ns: int) -> tuple[Bools, Bools]:
+        """Rows that are kept, and rows of which a copy came in somewhere."""
         rank = ranks.of(seen.tap)
         role = np.where(rank == OWN_TAP, seen.direction, 0).astype(np.int64)
-        kept = np.ones(len(rank), bool)
+        kept, arrived = np.ones(len(rank), bool), seen.direction == _ARRIVED
         order = np.argsort(seen.key, kind="stable")
         keys = seen.key[order]
         same = keys[1:] == keys[:-1]
         if same.any():
             rows = np.sort(order[np.concatenate((same, [False])) | np.concatenate(([False], same))])
             kept[rows] = _winners(seen.key[rows], role[rows], rank[rows], seen.tap[rows])
+            arrived[rows] = np.isin(seen.key[rows], seen.key[rows[arrived[rows]]])
         now_ms = now_ns // 1_000_000
         keys = mix(seen.key, role)
         # A copy of the same side from another tap already went on; or any, where one of the two taps is nobody's own.
@@ -121,7 +133,7 @@ class Once:
             late |= ~nobodys & self._recall(_keyed(seen.key, 0), seen.tap, now_ms)
         kept &= ~late
         self._remember(keys[kept], seen.tap[kept], now_ms)
-        return kept
+        return kept, arrived
 
     def _recall(self, keys: U64, taps: I64, now_ms: int) -> Bools:
         """Rows whose key went on from another tap not long ago."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from otel_ebpf_receiver.telemetry.columns import I64, U8, U64, AttributeValue, Bools
+from otel_ebpf_receiver.telemetry.columns import I64, U8, U64, AttributeValue, Bools, Kind
 
 Int32 = npt.NDArray[np.int32]
 
@@ -39,6 +39,21 @@ class Flows:
 
 
 @dataclass(frozen=True, slots=True)
+class Sides:
+    """Something about each side of n flows."""
+
+    server: Bools
+    client: Bools
+
+    def of(self, kind: Kind) -> Bools:
+        """About the side that reports spans of this kind."""
+        return self.client if kind is Kind.CLIENT else self.server
+
+    def take(self, rows: npt.NDArray[np.intp] | Bools) -> Sides:
+        return Sides(self.server[rows], self.client[rows])
+
+
+@dataclass(frozen=True, slots=True)
 class Identified:
     """What identity says about n flows. `server` and `client` index `workloads`, -1: unknown.
 
@@ -52,12 +67,14 @@ class Identified:
     report_server: Bools
     report_client: Bools
     joined: Bools
-    silent: Bools | None = None
-    """Rows that must not become spans (opted out, already instrumented)."""
-    uncounted: Bools | None = None
-    """Rows that must not become metrics."""
+    silent: Sides | None = None
+    """Which must not become spans (already instrumented)."""
+    uncounted: Sides | None = None
+    """Which must not become metrics."""
+    waits: Bools | None = None
+    """Rows that are better asked about again in a moment, because somebody is about to be known."""
 
-    def of(self, rows: npt.NDArray[np.intp]) -> Identified:
+    def of(self, rows: npt.NDArray[np.intp] | Bools) -> Identified:
         """What it says about some rows."""
         return Identified(
             self.workloads,
@@ -66,34 +83,56 @@ class Identified:
             self.report_server[rows],
             self.report_client[rows],
             self.joined[rows],
-            None if self.silent is None else self.silent[rows],
-            None if self.uncounted is None else self.uncounted[rows],
+            self.silent.take(rows) if self.silent else None,
+            self.uncounted.take(rows) if self.uncounted else None,
+            None if self.waits is None else self.waits[rows],
         )
 
     @classmethod
     def joined_up(cls, many: Sequence[Identified]) -> Identified:
         """Several of one table in a row, for spans: what must not become spans or metrics has been left out before."""
-        names = ("server", "client", "report_server", "report_client", "joined")
-        return cls(many[0].workloads, *(np.concatenate([getattr(one, name) for one in many]) for name in names))
+
+        def whole(name: str) -> npt.NDArray[Any]:
+            return np.concatenate([getattr(one, name) for one in many])
+
+        reports = whole("report_server"), whole("report_client")
+        return cls(many[0].workloads, whole("server"), whole("client"), *reports, whole("joined"))
 
 
 class Identity(Protocol):
     """Names the two sides of flows."""
 
-    def identify(self, flows: Flows) -> Identified:
-        """Looks a whole batch up."""
+    @property
+    def news(self) -> object:
+        """Another object whenever something new is known: those who wait may be asked about again."""
+
+    def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None) -> Identified:
+        """Looks a whole batch up. `has_waited`: these rows did, and are told for good.
+
+        `arrived` (n): the request was seen coming in at a tap, so that a node's address on it may be a masquerade; None: not known.
+        """
 
     def name(self, address: bytes) -> str:
         """`service.namespace` of an address (16 bytes), for a Host header that holds one; empty: unknown."""
+
+    def saw_exports(self, who: Identified, spans: Bools, metrics: Bools) -> None:
+        """In these rows the client's own SDK sent spans or metrics."""
 
 
 class NoIdentity:
     """Nobody is known: every exchange is reported from the server's side, under the host's Resource."""
 
-    def identify(self, flows: Flows) -> Identified:
+    @property
+    def news(self) -> object:
+        return None
+
+    def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None) -> Identified:
         n = len(flows.tap)
         unknown, no = np.full(n, -1, np.int32), np.zeros(n, bool)
         return Identified((), unknown, unknown, np.ones(n, bool), no, no)
 
     def name(self, address: bytes) -> str:
         return ""
+
+    def saw_exports(self, who: Identified, spans: Bools, metrics: Bools) -> None:
+        """Nobody is known who could be silenced."""

@@ -9,10 +9,10 @@ import pytest
 
 from otel_ebpf_receiver.config.schema import Service
 from otel_ebpf_receiver.identity.address import packed
-from otel_ebpf_receiver.identity.directory import Behind, Directory, Named, Policy
+from otel_ebpf_receiver.identity.directory import Behind, Directory, Policy
 from otel_ebpf_receiver.identity.snapshot import SHARED, NetworkClaim, Snapshot, Trait
 from otel_ebpf_receiver.identity.static import Statics
-from otel_ebpf_receiver.telemetry.workload import Identity
+from otel_ebpf_receiver.telemetry.workload import Identified, Identity
 from tests.identity.flows import ARRIVED, LEFT, Row, claim, flows, table
 
 PAIR_A, PAIR_B, UPLINK, LOOPBACK = 11, 12, 2, 1
@@ -46,7 +46,7 @@ def cluster(traits: list[Trait] | None = None, *, is_current: bool = False, repo
     return directory(table(CLAIMS, traits or TRAITS, PORTS, networks=NETWORKS, is_current=is_current, reports_unknown=reports_unknown))
 
 
-def shown(named: Named, row: int = 0) -> tuple[int, int, str]:
+def shown(named: Identified, row: int = 0) -> tuple[int, int, str]:
     """Client, server, and the kinds: C, S, and j where the server span may name the client span."""
     kinds = "C" * bool(named.report_client[row]) + "S" * bool(named.report_server[row]) + "j" * bool(named.joined[row])
     return int(named.client[row]), int(named.server[row]), kinds
@@ -194,7 +194,7 @@ def test_with_chosen_namespaces_unknown_workloads_are_not_reported() -> None:
 @pytest.mark.parametrize(
     ("policy", "expected"),
     [
-        (Policy(True, True), ("", False, False, 1, 1)),
+        (Policy(True, True), ("", True, True, 1, 1)),
         (Policy(True, False), ("C", True, False, 1, 0)),
         (Policy(False, True), ("C", False, True, 0, 1)),
         (Policy(False, False), ("C", False, False, 0, 0)),
@@ -210,7 +210,7 @@ def test_instrumented_workloads_give_no_duplicates(policy: Policy, expected: tup
     assert named.silent is not None
     assert named.uncounted is not None
     counted = (made.counters.instrumented_spans, made.counters.instrumented_metrics)
-    assert (shown(named)[2], bool(named.silent[0]), bool(named.uncounted[0]), *counted) == expected
+    assert (shown(named)[2], bool(named.silent.client[0]), bool(named.uncounted.client[0]), *counted) == expected
 
 
 def test_an_instrumented_client_leaves_its_servers_report_alone() -> None:
@@ -274,12 +274,14 @@ def test_an_address_has_a_name_for_the_host_header() -> None:
 
 def test_who_exports_telemetry_of_its_own_is_told_of_once() -> None:
     """The uid of each client of such rows, the first time."""
-    told: list[str] = []
+    told: list[tuple[str, Trait]] = []
     made = cluster()
-    made.on_exporting = told.append
+    made.on_exporting = lambda uid, what: told.append((uid, what))
     named = made.identify(flows(*[(PAIR_A, ARRIVED, one, 40000, "10.96.0.1", 4318) for one in ("10.1.0.2", "10.1.0.2", "203.0.113.9")]))
 
-    made.saw_exports(named, np.array([0, 1, 2]))
-    made.saw_exports(named, np.array([0]))
+    none = np.zeros(3, bool)
+    made.saw_exports(named, ~none, none)
+    made.saw_exports(named, ~none, none)
+    made.saw_exports(named, none, ~none)
 
-    assert told == ["uid-0"]
+    assert told == [("uid-0", Trait.TRACED), ("uid-0", Trait.MEASURED)]

@@ -12,6 +12,7 @@ import pytest
 
 from otel_ebpf_receiver.identity.kubernetes.cluster import PEERS_MAX
 from otel_ebpf_receiver.identity.kubernetes.watch import Phase
+from otel_ebpf_receiver.identity.snapshot import Trait
 from tests.kubernetes import cluster
 from tests.kubernetes.fakeapi import COLLECTIONS, FakeApi, Fault, Handler
 from tests.kubernetes.following import QUICK, following, small, until
@@ -193,7 +194,7 @@ def test_what_a_pod_exports_marks_it(tmp_path: Path) -> None:
         with following(tmp_path, api.kubeconfig()) as agent:
             agent.until_synced()
             before = agent.directory.snapshot
-            agent.directory.on_exporting("uid-web-77-1")
+            agent.directory.on_exporting("uid-web-77-1", Trait.TRACED)
             until(lambda: agent.directory.snapshot is not before, "a new snapshot")
             traits = [int(one) for one in agent.directory.snapshot.traits]
 

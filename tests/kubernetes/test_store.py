@@ -258,8 +258,8 @@ def test_injected_and_exporting_pods_are_instrumented() -> None:
         return [bool(world.traits(f"10.1.0.{last}") & Trait.INSTRUMENTED) for last in (2, 3, 4, 5)]
 
     assert instrumented() == [False, True, True, False]
-    assert world.store.mark_exporting("uid-plain")
-    assert not world.store.mark_exporting("uid-plain")
+    assert world.store.mark_exporting("uid-plain", Trait.TRACED)
+    assert not world.store.mark_exporting("uid-plain", Trait.TRACED)
     assert instrumented() == [True, True, True, False]
     assert not world.traits("10.1.0.2") & Trait.ASKS_AUDIBLY
 

@@ -15,10 +15,10 @@ from otel_ebpf_receiver.pipeline import Line, TelemetryOptions
 from otel_ebpf_receiver.sources.http import source
 from otel_ebpf_receiver.sources.http.options import HttpOptions
 from otel_ebpf_receiver.sources.source import Source, View
-from otel_ebpf_receiver.telemetry.columns import Records
+from otel_ebpf_receiver.telemetry.columns import Bools, Records
 from otel_ebpf_receiver.telemetry.routes import RouteOptions
 from otel_ebpf_receiver.telemetry.sampling import SamplingOptions
-from otel_ebpf_receiver.telemetry.workload import Flows, Identified, Workload
+from otel_ebpf_receiver.telemetry.workload import Flows, Identified, Sides, Workload
 from tests.sources.records import MS, START_NS, UnixClock
 
 NOW = START_NS + 1000 * MS
@@ -46,8 +46,13 @@ class Known:
         self._server = 0 if server is not None else -1
         self._client = len(self.workloads) - 1 if client is not None else -1
         self._names, self._more = names or {}, more
+        self.exporting: list[tuple[list[int], list[int]]] = []
 
-    def identify(self, flows: Flows) -> Identified:
+    @property
+    def news(self) -> object:
+        return None
+
+    def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None) -> Identified:
         n = len(flows.tap)
         out = Identified(
             self.workloads,
@@ -57,10 +62,17 @@ class Known:
             np.ones(n, bool),
             np.zeros(n, bool),
         )
-        return replace(out, **{name: np.full(n, value) for name, value in self._more.items()})  # type: ignore[arg-type]
+        return replace(out, **{name: _column(name, np.full(n, value)) for name, value in self._more.items()})  # type: ignore[arg-type]
 
     def name(self, address: bytes) -> str:
         return self._names.get(address, "")
+
+    def saw_exports(self, who: Identified, spans: Bools, metrics: Bools) -> None:
+        self.exporting.append((np.flatnonzero(spans).tolist(), np.flatnonzero(metrics).tolist()))
+
+
+def _column(name: str, values: Bools) -> Bools | Sides:
+    return Sides(values, values) if name in ("silent", "uncounted") else values
 
 
 class Sink:

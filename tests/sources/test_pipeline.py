@@ -8,7 +8,7 @@ import pytest
 from otel_ebpf_receiver.pipeline import Line, TelemetryOptions
 from otel_ebpf_receiver.sources.http import source
 from otel_ebpf_receiver.sources.http.options import HttpOptions
-from otel_ebpf_receiver.telemetry.columns import Records
+from otel_ebpf_receiver.telemetry.columns import Bools, Records
 from otel_ebpf_receiver.telemetry.sameness import Ranks
 from otel_ebpf_receiver.telemetry.sampling import SamplingOptions
 from otel_ebpf_receiver.telemetry.workload import Flows, Identified, NoIdentity, Workload
@@ -155,7 +155,7 @@ def test_spans_that_wait_keep_the_names_of_their_time() -> None:
     """When identity has a new table of workloads, what was chosen under the old one is encoded with the old one's names."""
 
     class Changing(Known):
-        def identify(self, flows: Flows) -> Identified:
+        def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None) -> Identified:
             self.workloads = (Workload({"service.name": f"s{int(flows.server_port[0])}"}),)
             return super().identify(flows)
 

@@ -27,7 +27,7 @@ def see(batch: Records) -> Seen:
 
 def admit(once: Once, batch: Records, now_ms: int = 1000, ranks: Ranks = RANKS) -> list[tuple[int, int]]:
     """Key and tap of the records that go on."""
-    out = once.admit(batch, see, ranks, now_ns=now_ms * MS)
+    out = once.admit(batch, see, ranks, now_ns=now_ms * MS).records
     return [(int(row["key"]), int(row["tap"])) for row in out]
 
 
@@ -76,7 +76,7 @@ def test_young_records_wait_for_a_better_copy() -> None:
     assert admit(once, records((7, VETH_A, LEFT, 996 * MS)), 1015) == []
     assert admit(once, records(), 1040) == [(7, VETH_A)]
     admit(once, records((8, BRIDGE, LEFT, 1040 * MS)), 1041)
-    assert len(once.admit(records(), see, RANKS, now_ns=1042 * MS, is_last=True)) == 1
+    assert len(once.admit(records(), see, RANKS, now_ns=1042 * MS, is_last=True).records) == 1
     assert once.held == 0
 
 
@@ -112,8 +112,8 @@ def test_random_traffic_is_counted_once(seed: int) -> None:
     for start in range(0, len(made), 50):
         part = records(*made[start : start + 50])
         now = int(part["end"][-1])
-        out += [(int(row["key"]), int(row["tap"])) for row in once.admit(part, see, RANKS, now_ns=now)]
-    out += [(int(row["key"]), int(row["tap"])) for row in once.admit(records(), see, RANKS, now_ns=now, is_last=True)]
+        out += [(int(row["key"]), int(row["tap"])) for row in once.admit(part, see, RANKS, now_ns=now).records]
+    out += [(int(row["key"]), int(row["tap"])) for row in once.admit(records(), see, RANKS, now_ns=now, is_last=True).records]
 
     expected = []
     for key in range(500):

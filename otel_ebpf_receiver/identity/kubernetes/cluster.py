@@ -5,7 +5,7 @@ It opens no socket and no thread of its own: `client` and `watch` do. Snapshots 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from otel_ebpf_receiver.identity.kubernetes.objects import BadObject, Owner
 from otel_ebpf_receiver.identity.kubernetes.rows import Options
 from otel_ebpf_receiver.identity.kubernetes.store import Store, WantedOwner
 from otel_ebpf_receiver.identity.kubernetes.watch import Phase, State, Timing, Watch, Worker
+from otel_ebpf_receiver.identity.snapshot import Trait
 
 Peers = Literal["auto", "pods", "services"]
 PEERS_MAX = 2000
@@ -78,6 +79,9 @@ class Cluster:
         self._owners_due_s: dict[str, float] = {}
         self._owner_error = ""
         self._snapshots_total = 0
+        self.on_addresses: Callable[[frozenset[bytes]], None] = lambda addresses: None
+        """Called with this node's addresses when they are known or changed."""
+        self._node_addresses: frozenset[bytes] = frozenset()
         directory.on_exporting = self.mark_exporting
 
     @property
@@ -121,10 +125,10 @@ class Cluster:
             age_s,
         )
 
-    def mark_exporting(self, uid: str) -> None:
-        """A pod was seen to export telemetry of its own."""
+    def mark_exporting(self, uid: str, what: Trait) -> None:
+        """A pod was seen to export telemetry of its own: `TRACED`, `MEASURED`."""
         with self._lock:
-            if self._store.mark_exporting(uid):
+            if self._store.mark_exporting(uid, what):
                 self._note()
 
     def replace(self, kind: str, objects: Mapping[str, Any]) -> None:
@@ -176,6 +180,10 @@ class Cluster:
         with self._lock:
             self._is_changed = False
             snapshot = self._store.build(watch.unix_ns(), is_current=phase in (Phase.STARTING, Phase.WATCHING))
+            addresses = self._store.node_addresses
+        if addresses != self._node_addresses:
+            self._node_addresses = addresses
+            self.on_addresses(addresses)
         self._directory.snapshot = snapshot
         self._snapshots_total += 1
 

@@ -62,8 +62,8 @@ class Around:
     owners: Mapping[str, Owner | None] = field(default_factory=dict)
     node_addresses: frozenset[bytes] = frozenset()
     agent_nodes: frozenset[str] = frozenset()
-    exporting: frozenset[str] = frozenset()
-    """Uids of pods that were seen to export telemetry of their own."""
+    exporting: Mapping[str, Trait] = field(default_factory=dict)
+    """What the SDKs of pods (by uid) were seen to make."""
     watches_peers: bool = False
     groups: dict[bytes, int] = field(default_factory=dict)
 
@@ -144,9 +144,12 @@ def node_rows(node: Node, around: Around) -> Rows:
     service_name = (around.options.node_service_name if is_own else "") or node.name
     number = around.slots.hold(key, traits, attributes.node_resource(node, service_name, around.cluster), node.name)
     addresses = (*node.addresses, *(around.options.own_addresses if is_own else ()))
-    claims = [_open_claim(address, number, around.group(address)) for address in addresses]
+    claims = [_open_claim(address, number, around.group(address)) for address in node.addresses]
     if is_own:
-        claims.append(_open_claim(_LOOPBACK, number, around.group(addresses[0]) if addresses else NO_GROUP))
+        # What listens on the node listens on all of its addresses.
+        group = around.group(addresses[0]) if addresses else NO_GROUP
+        claims += [_open_claim(address, number, group) for address in around.options.own_addresses if address not in node.addresses]
+        claims.append(_open_claim(_LOOPBACK, number, group))
     return Rows(b"".join(claims), b"", (key,))
 
 
@@ -160,22 +163,22 @@ def is_selected(pod_namespace: str, annotations: Mapping[str, str], around: Arou
     return (annotations.get(ENABLED) or _annotations(pod_namespace, around).get(ENABLED)) != "false"
 
 
-def is_instrumented(pod: Pod, around: Around) -> bool:
-    """An SDK is injected into the pod, or it was seen to export."""
+def instrumented(pod: Pod, around: Around) -> Trait:
+    """What an SDK makes for the pod: both signals where one is injected, and what it was seen to export."""
     injected = {**_annotations(pod.namespace, around), **dict(pod.annotations)}
-    return pod.uid in around.exporting or any(
-        key.startswith(INJECT_PREFIX) and value not in ("", "false") for key, value in injected.items()
-    )
+    if any(key.startswith(INJECT_PREFIX) and value not in ("", "false") for key, value in injected.items()):
+        return Trait.INSTRUMENTED
+    return around.exporting.get(pod.uid, Trait(0))
 
 
 def _pod_traits(pod: Pod, around: Around) -> Trait:
     traits = Trait(0)
     if is_selected(pod.namespace, dict(pod.annotations), around):
         traits |= Trait.SELECTED | Trait.ASKS_AUDIBLY
-    if is_instrumented(pod, around):
-        traits |= Trait.INSTRUMENTED
-        if around.options.drops_instrumented_spans:
-            traits &= ~Trait.ASKS_AUDIBLY
+    made = instrumented(pod, around)
+    traits |= made
+    if made & Trait.TRACED and around.options.drops_instrumented_spans:
+        traits &= ~Trait.ASKS_AUDIBLY
     return traits & ~Trait.ASKS_AUDIBLY if pod.is_host_network else traits
 
 

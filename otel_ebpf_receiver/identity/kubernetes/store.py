@@ -18,7 +18,7 @@ from otel_ebpf_receiver.identity.kubernetes import rows
 from otel_ebpf_receiver.identity.kubernetes.objects import Node, Owner, Pod
 from otel_ebpf_receiver.identity.kubernetes.rows import Around, Options, Rows
 from otel_ebpf_receiver.identity.kubernetes.slots import Slots
-from otel_ebpf_receiver.identity.snapshot import CLAIM, OPEN_NS, PORT, NetworkClaim, Snapshot
+from otel_ebpf_receiver.identity.snapshot import CLAIM, OPEN_NS, PORT, NetworkClaim, Snapshot, Trait
 from otel_ebpf_receiver.telemetry.workload import Workload
 
 PODS, PEERS, SERVICES, SLICES, NODES, NAMESPACES = "pods", "peers", "services", "endpointslices", "nodes", "namespaces"
@@ -77,6 +77,11 @@ class Store:
         return self._around.cluster.uid
 
     @property
+    def node_addresses(self) -> frozenset[bytes]:
+        """What the API server says are this node's addresses."""
+        return frozenset(one for node in self._tables[NODES].values() if node.name == self._options.node for one in node.addresses)
+
+    @property
     def counts(self) -> dict[str, int]:
         """Objects by kind."""
         return {kind: len(table) for kind, table in self._tables.items()}
@@ -112,14 +117,14 @@ class Store:
         self._around.watches_peers = is_on
         self._is_stale = True
 
-    def mark_exporting(self, uid: str) -> bool:
+    def mark_exporting(self, uid: str, what: Trait) -> bool:
         """A pod was seen to export telemetry of its own. True when that is news."""
-        if uid in self._around.exporting or uid not in self._tables[PODS]:
+        known = self._around.exporting
+        if uid not in self._tables[PODS] or known.get(uid, Trait(0)) & what == what:
             return False
-        known = (
-            self._around.exporting & self._tables[PODS].keys() if len(self._around.exporting) >= _KEPT_EXPORTING else self._around.exporting
-        )
-        self._around.exporting = known | {uid}
+        if len(known) >= _KEPT_EXPORTING:
+            known = {one: made for one, made in known.items() if one in self._tables[PODS]}
+        self._around.exporting = {**known, uid: known.get(uid, Trait(0)) | what}
         self._derive(PODS, uid, self._tables[PODS][uid])
         return True
 

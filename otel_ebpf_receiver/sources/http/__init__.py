@@ -6,6 +6,7 @@ import numpy as np
 
 from otel_ebpf_receiver.sources.http.caches import Caches
 from otel_ebpf_receiver.sources.http.columns import HttpView, shared_words
+from otel_ebpf_receiver.sources.http.exports import exports
 from otel_ebpf_receiver.sources.http.instruments import all_instruments
 from otel_ebpf_receiver.sources.http.kernel import kernel_source
 from otel_ebpf_receiver.sources.http.options import HttpOptions
@@ -34,4 +35,5 @@ class HttpDecoder:
 def source(options: HttpOptions) -> Source:
     """The HTTP source as the user wants it. CLIENT spans come first: a SERVER span may hang from one."""
     compiled = kernel_source(options.target, options.headers)
-    return Source(NAME, compiled.part, compiled.record, all_instruments(options), (Kind.CLIENT, Kind.SERVER), lambda: HttpDecoder(options))
+    kinds = (Kind.CLIENT, Kind.SERVER)
+    return Source(NAME, compiled.part, compiled.record, all_instruments(options), kinds, lambda: HttpDecoder(options), exports=exports)

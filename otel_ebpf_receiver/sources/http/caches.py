@@ -6,36 +6,46 @@ import fnmatch
 import re
 
 import numpy as np
+import numpy.typing as npt
 
 from otel_ebpf_receiver.sources.http.authority import Authorities
 from otel_ebpf_receiver.sources.http.options import HttpOptions
 from otel_ebpf_receiver.sources.http.redact import Masks
-from otel_ebpf_receiver.telemetry.columns import U8, U64, Bools
+from otel_ebpf_receiver.telemetry.columns import U8, U64
 from otel_ebpf_receiver.telemetry.keys import KeyIndex, mix, words
 from otel_ebpf_receiver.telemetry.peers import Peers
 
 _AGENTS_MAX = 32768
 
 
+PLAIN, IGNORED, OWN, SDK = range(4)
+"""What a User-Agent says: nothing special, that the user wants no spans of it, that it is an agent of this kind, that it is an SDK's exporter."""
+_OWN = re.compile(r"otel_ebpf_receiver(/.*)?", re.DOTALL)
+_SDK = re.compile(r"OTel[- ]OTLP[- ]Exporter[- ].*", re.DOTALL)
+"""OpenTelemetry specification, OTLP exporter, User Agent; Go writes it with blanks."""
+
+
 class Agents:
-    """User-Agents: which of them make no spans."""
+    """User-Agents: what they say about an exchange."""
 
     def __init__(self, ignored: tuple[str, ...]) -> None:
         self._ignored = re.compile("|".join(fnmatch.translate(name) for name in ignored)) if ignored else None
         self._index = KeyIndex()
 
-    def look_up(self, agents: U8) -> tuple[Bools, U64]:
-        """Rows whose User-Agent (n x 8k, zero behind) is ignored, and a key of each row's text."""
+    def look_up(self, agents: U8) -> tuple[npt.NDArray[np.int32], U64]:
+        """What each User-Agent (n x 8k, zero behind) says, and a key of its text."""
         keys = mix(*words(agents))
-        if self._ignored is None:
-            return np.zeros(len(keys), bool), keys
         if len(self._index) > _AGENTS_MAX:
             self._index = KeyIndex()
-        return self._index.number(keys, lambda row: self._is_ignored(agents[row].tobytes())) == 1, keys
+        return self._index.number(keys, lambda row: self._kind(agents[row].tobytes())), keys
 
-    def _is_ignored(self, agent: bytes) -> int:
-        assert self._ignored is not None
-        return int(self._ignored.fullmatch(agent.rstrip(b"\0").decode("utf-8", "replace")) is not None)
+    def _kind(self, agent: bytes) -> int:
+        text = agent.rstrip(b"\0").decode("utf-8", "replace")
+        if _OWN.fullmatch(text):
+            return OWN
+        if self._ignored and self._ignored.fullmatch(text):
+            return IGNORED
+        return SDK if _SDK.fullmatch(text) else PLAIN
 
 
 class Caches:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from otel_ebpf_receiver.sources.http import names, target
 from otel_ebpf_receiver.sources.http.attributes import Describe
 from otel_ebpf_receiver.sources.http.authority import Named
-from otel_ebpf_receiver.sources.http.caches import Caches
+from otel_ebpf_receiver.sources.http.caches import IGNORED, Caches
 from otel_ebpf_receiver.sources.http.instruments import measured
 from otel_ebpf_receiver.sources.http.options import HttpOptions
 from otel_ebpf_receiver.sources.http.record import METHODS, Error, Side
@@ -137,8 +138,8 @@ class HttpView:
         return self.caches.authorities.name(host, lengths, address, port, targets.https, self._name_of)
 
     @cached_property
-    def agents(self) -> tuple[Bools, U64]:
-        """Rows whose User-Agent makes no spans, and a key of each."""
+    def agents(self) -> tuple[npt.NDArray[np.int32], U64]:
+        """What each User-Agent says (see `caches`), and a key of its text."""
         return self.caches.agents.look_up(self.agent)
 
     def wanted(self, kind: Kind) -> Bools:
@@ -156,7 +157,7 @@ class HttpView:
     def candidates(self, kind: Kind, slow_ns: int) -> Candidates:
         wanted, left_out = self.wanted(kind), 0
         if self.options.ignored_agents:
-            ignored = self.agents[0]
+            ignored = self.agents[0] == IGNORED
             left_out = int(np.count_nonzero(wanted & ignored))
             wanted = wanted & ~ignored
         # 5xx and broken ends: on these both sides agree, but for what only the client calls an error.
@@ -176,7 +177,7 @@ class HttpView:
 
     def points(self) -> Iterator[Points]:
         for kind in (Kind.SERVER, Kind.CLIENT):
-            reported = self.wanted(kind) if self.who.uncounted is None else self.wanted(kind) & ~self.who.uncounted
+            reported = self.wanted(kind) if self.who.uncounted is None else self.wanted(kind) & ~self.who.uncounted.of(kind)
             rows = np.flatnonzero(reported)
             if not rows.size:
                 continue
