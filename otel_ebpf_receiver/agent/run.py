@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import resource
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ def run(config: Config, stop: Stop, *, any_architecture: bool) -> int:
     require_interfaces(config)
     access = cluster.find(config)
     _raise_descriptors()
+    _tune_malloc()
     with contextlib.ExitStack() as stack:
         programs = stack.enter_context(load(config, stop, _modules(config, is_cluster=access is not None)))
         from otel_ebpf_receiver.agent.agent import Agent
@@ -48,3 +50,15 @@ def _raise_descriptors() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _tune_malloc() -> None:
+    """Keeps the memory of one batch for the next: given back and taken anew, every page of it costs a fault, some 2 us in a virtual machine.
+
+    Threads share two arenas, as each of one's own keeps what it has had. Only with the GNU C library (malloc.h: M_TRIM_THRESHOLD -1,
+    M_MMAP_THRESHOLD -3, M_ARENA_MAX -8).
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in ((-1, 16 << 20), (-3, 32 << 20), (-8, 2)):
+            mallopt(parameter, value)

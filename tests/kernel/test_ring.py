@@ -1,0 +1,44 @@
+"""The ring is read whole at every place, its end included, and takes no memory of the agent's while nothing waits."""
+
+from __future__ import annotations
+
+import mmap
+import random
+from pathlib import Path
+
+from otel_ebpf_receiver.kernel.loader import BuildOptions
+from tests.kernel import loaded
+from tests.wire import play
+from tests.wire.exchange import CLIENT, SERVER
+from tests.wire.writer import Step
+
+RING = 16 * mmap.PAGESIZE
+
+
+def test_records_across_the_end_of_the_ring_are_whole() -> None:
+    """Many times round a small ring, one to thirty records at a time: every record comes once, in order, with its own path."""
+    expected: list[str] = []
+    seen: list[str] = []
+    with loaded.kernel(options=BuildOptions(ring_bytes=RING)) as kernel:
+        chance = random.Random(1)
+        for number in range(400):
+            path = f"/{number}/{'x' * (number % 90)}"
+            steps = [Step(CLIENT, f"GET {path} HTTP/1.1\r\n\r\n".encode()), Step(SERVER, b"HTTP/1.1 204 No Content\r\n\r\n")]
+            flow = play.play(steps, play.random_ends(chance, kernel.next()), chance, start_ns=kernel.clock_ns)
+            kernel.clock_ns = flow.now_ns + 1000
+            kernel.feed(flow.frames)
+            expected.append(path)
+            if chance.random() < 0.15 or len(expected) - len(seen) == 30:
+                seen += [got["target"].decode() for got in kernel.drain()]
+        seen += [got["target"].decode() for got in kernel.drain()]
+
+    assert seen == expected
+
+
+def test_the_ring_is_mapped_only_while_it_is_read() -> None:
+    """Of a loaded ring the two pages with its positions are mapped, and nothing else."""
+    with loaded.kernel(options=BuildOptions(ring_bytes=RING)):
+        mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if "bpf" in line]
+        begins_and_ends = [line.split()[0].split("-") for line in mapped]
+
+    assert sum(int(end, 16) - int(begin, 16) for begin, end in begins_and_ends) == 2 * mmap.PAGESIZE
