@@ -1,7 +1,8 @@
-"""What the verifier makes of the kernel programs: `python benchmarks/verifier.py [--json]`, as root, prints a line per program and choice of options.
+"""What the verifier makes of the kernel programs: `python benchmarks/verifier.py`, as root, prints a line per program and choice of options.
 
-Compiles with the system's bcc, loads each program by itself with the verifier's statistics on, keeps nothing. Exit 1 when one is refused;
-then the end of the verifier's own log is shown. `scripts/kernels` runs it on every kernel, for docs/kernels.md.
+Compiles with the system's bcc, or takes what was compiled before (`--keep FOLDER`, in the form of the agent's own cache); loads each program by
+itself with the verifier's statistics on. Exit 1 when one is refused; then the end of the verifier's own log is shown. `scripts/kernels` runs it
+on every kernel; `python -m tests.kernels.table` makes the tables of docs/kernels.md from what it prints.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from otel_ebpf_receiver.kernel import compile as compiler
-from otel_ebpf_receiver.kernel.assemble import ENTRY, KernelSource, assemble, bpf_directory
-from otel_ebpf_receiver.kernel.bytecode import Bytecode, raise_memory_lock
+from otel_ebpf_receiver.kernel.assemble import GATE, KernelSource, assemble, bpf_directory
+from otel_ebpf_receiver.kernel.bytecode import Bytecode, Cache, raise_memory_lock
 from otel_ebpf_receiver.kernel.loader import FLAGS, INTERPRETER, BuildOptions
 from otel_ebpf_receiver.kernel.syscall import bpf
 from otel_ebpf_receiver.sources.http.kernel import kernel_source
@@ -72,16 +73,21 @@ def choices() -> tuple[Choice, ...]:
     )
 
 
-def compiled(choice: Choice) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The request to the compiler and its answer. Raises RuntimeError."""
+def compiled(choice: Choice, kept: Cache | None = None) -> Bytecode:
+    """The programs of a choice, compiled as the agent compiles them; from `kept`, and put there, if given. Raises RuntimeError."""
     directory = bpf_directory()
     text = assemble((choice.source.part,), choice.options.all_defines((choice.source,)), directory)
-    request = {"text": text.text, "flags": FLAGS, "headers": str(directory), "programs": [ENTRY, *(name for name in text.slots if name)]}
+    programs = [*(name for name in text.slots if name), GATE]
+    request = {"text": text.text, "flags": FLAGS, "headers": str(directory), "programs": programs}
+    if kept and (found := kept.get(Cache.key(request))):
+        return found
     child = subprocess.run([INTERPRETER, "-I", compiler.__file__], input=json.dumps(request).encode(), capture_output=True, check=False)
     answer = json.loads(child.stdout or '{"error": "died"}')
     if "error" in answer:
         raise RuntimeError(f"{answer}: {child.stderr[-2000:].decode(errors='replace')}")
-    return request, answer
+    if kept:
+        kept.put(Cache.key(request), answer)
+    return Bytecode.from_answer(answer)
 
 
 def _load(name: str, code: bytes, level: int, room: int) -> tuple[int, str, float]:
@@ -131,35 +137,37 @@ def machine() -> Mapping[str, str]:
     return {"kernel": platform.release(), "processor": model[1] if model else platform.machine()}
 
 
+def report(choice: Choice, kept: Cache | None = None) -> Iterator[tuple[str, Measure | None]]:
+    """Lines to print; those of programs with what was measured."""
+    start = time.perf_counter()
+    bytecode = compiled(choice, kept)
+    about = machine()
+    made = f"compiled or found in {time.perf_counter() - start:.1f} s"
+    yield f"{about['kernel']}, bcc {bytecode.bcc}, {about['processor']}; {choice.name}: {made}", None
+    for measure in measured(choice.name, bytecode):
+        line = (
+            f"  {measure.program:12} {measure.instructions:6} instructions {measure.processed:8} processed of {LIMIT} {measure.load_ms:8.1f} ms"
+        )
+        yield f"{line} REFUSED\n{measure.refusal}" if measure.refusal else line, measure
+
+
 def main() -> int:
     """1 when a program is refused."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--choice", action="append", help="only this choice of options", choices=[choice.name for choice in choices()])
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where compiled programs are kept, and taken from")
     options = parser.parse_args()
     refused = 0
     for choice in choices():
         if options.choice and choice.name not in options.choice:
             continue
-        start = time.perf_counter()
-        answer = compiled(choice)[1]
-        about = {**machine(), "bcc": answer["bcc"]}
-        if not options.json:
-            print(
-                f"{about['kernel']}, bcc {about['bcc']}, {about['processor']}; {choice.name}: compiled in {time.perf_counter() - start:.1f} s"
-            )
-        for measure in measured(choice.name, Bytecode.from_answer(answer)):
-            refused += bool(measure.refusal)
-            if options.json:
-                print(json.dumps(about | dataclasses.asdict(measure)), flush=True)
-            else:
-                print(
-                    f"  {measure.program:12} {measure.instructions:6} instructions {measure.processed:8} processed of {LIMIT}"
-                    f" {measure.load_ms:8.1f} ms {'REFUSED' if measure.refusal else ''}",
-                    flush=True,
-                )
-                if measure.refusal:
-                    print(measure.refusal)
+        for line, measure in report(choice, Cache(options.keep) if options.keep else None):
+            refused += bool(measure and measure.refusal)
+            if not options.json:
+                print(line, flush=True)
+            elif measure:
+                print(json.dumps({**machine(), **dataclasses.asdict(measure)}), flush=True)
     return 1 if refused else 0
 
 
