@@ -20,16 +20,16 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from otel_ebpf_receiver.agent.load import kernel_side
+from otel_ebpf_receiver.config.schema import Config
 from otel_ebpf_receiver.kernel import compile as compiler
 from otel_ebpf_receiver.kernel.assemble import GATE, KernelSource, assemble, bpf_directory
 from otel_ebpf_receiver.kernel.bytecode import Bytecode, Cache, raise_memory_lock
 from otel_ebpf_receiver.kernel.loader import FLAGS, INTERPRETER, BuildOptions
 from otel_ebpf_receiver.kernel.syscall import bpf
-from otel_ebpf_receiver.sources.http.kernel import kernel_source
 
 MAP_CREATE, PROG_LOAD, SOCKET_FILTER = 0, 5, 1
 STATISTICS, WHOLE_LOG = 4, 1
@@ -43,11 +43,18 @@ LIMIT = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Options under which the programs are looked at."""
+    """A configuration under which the programs are looked at, as the agent compiles them for it."""
 
     name: str
-    source: KernelSource
-    options: BuildOptions = field(default_factory=BuildOptions)
+    config: Config
+
+    @property
+    def source(self) -> KernelSource:
+        return kernel_side(self.config)[0]
+
+    @property
+    def options(self) -> BuildOptions:
+        return kernel_side(self.config)[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +71,13 @@ class Measure:
 
 def choices() -> tuple[Choice, ...]:
     """The default, and what costs the verifier most."""
-    headers = ("x-forwarded-for", "forwarded", "x-request-id", "x-b3-traceid")
+    default = Config()
+    headers = dataclasses.replace(default.http, headers=("x-forwarded-for", "forwarded", "x-request-id", "x-b3-traceid"))
     return (
-        Choice("default", kernel_source()),
-        Choice("hash transport", kernel_source(), BuildOptions("hash")),
-        Choice("4 headers", kernel_source(headers=headers)),
-        Choice("target 1024, 4 headers", kernel_source(1024, headers)),
+        Choice("default", default),
+        Choice("hash transport", dataclasses.replace(default, capture=dataclasses.replace(default.capture, transport="hash"))),
+        Choice("4 headers", dataclasses.replace(default, http=headers)),
+        Choice("target 1024, 4 headers", dataclasses.replace(default, http=dataclasses.replace(headers, target_bytes=1024))),
     )
 
 
@@ -145,9 +153,7 @@ def report(choice: Choice, kept: Cache | None = None) -> Iterator[tuple[str, Mea
     made = f"compiled or found in {time.perf_counter() - start:.1f} s"
     yield f"{about['kernel']}, bcc {bytecode.bcc}, {about['processor']}; {choice.name}: {made}", None
     for measure in measured(choice.name, bytecode):
-        line = (
-            f"  {measure.program:12} {measure.instructions:6} instructions {measure.processed:8} processed of {LIMIT} {measure.load_ms:8.1f} ms"
-        )
+        line = f"  {measure.program:12} {measure.instructions:6} instructions {measure.processed:8} processed of {LIMIT} {measure.load_ms:8.1f} ms"
         yield f"{line} REFUSED\n{measure.refusal}" if measure.refusal else line, measure
 
 

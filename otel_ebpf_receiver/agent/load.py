@@ -13,6 +13,8 @@ from otel_ebpf_receiver.errors import CaptureError
 
 if TYPE_CHECKING:
     from otel_ebpf_receiver.config.schema import Config
+    from otel_ebpf_receiver.kernel.assemble import KernelSource
+    from otel_ebpf_receiver.kernel.loader import BuildOptions
     from otel_ebpf_receiver.kernel.programs import Programs
 
 
@@ -42,16 +44,23 @@ def require_interfaces(config: Config) -> None:
         raise CaptureError("\n".join(f"interface {name!r} does not exist; there are: {known}" for name in absent))
 
 
-@contextlib.contextmanager
-def load(config: Config, stop: Stop, modules: Iterable[str] = ()) -> Iterator[Programs]:
-    """The loaded programs. `modules` are imported while the child compiles. Raises `PreflightError`."""
-    from otel_ebpf_receiver.kernel.loader import BuildOptions, Compilation
+def kernel_side(config: Config) -> tuple[KernelSource, BuildOptions]:
+    """What the configuration asks to be compiled."""
+    from otel_ebpf_receiver.kernel.loader import BuildOptions
     from otel_ebpf_receiver.sources.http.kernel import kernel_source
 
     capture = config.capture
     headers = [name.lower() for name in config.http.headers]
     source = kernel_source(config.http.target_bytes, headers, pending=capture.pending)
-    options = BuildOptions(capture.transport, capture.ring_bytes, defines={"FLOWS": capture.flows})
+    return source, BuildOptions(capture.transport, capture.ring_bytes, defines={"FLOWS": capture.flows})
+
+
+@contextlib.contextmanager
+def load(config: Config, stop: Stop, modules: Iterable[str] = ()) -> Iterator[Programs]:
+    """The loaded programs. `modules` are imported while the child compiles. Raises `PreflightError`."""
+    from otel_ebpf_receiver.kernel.loader import Compilation
+
+    source, options = kernel_side(config)
     with contextlib.ExitStack() as stack:
         # A child must be known to the stack before anything can end us: it would go on compiling.
         with stop.held():

@@ -38,13 +38,16 @@ class Span:
 
 @dataclass(slots=True)
 class Told:
-    """What the agent has told. `counts`: observations of histograms; `kernel`: its counters of the kernel side; `gauges`: its own numbers."""
+    """What the agent has told. `counts`: observations of histograms; `kernel`: its counters of the kernel side; `gauges`: its own numbers;
+    `records`: what became of the kernel's records.
+    """
 
     lines: list[dict[str, Any]] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     counts: dict[str, list[tuple[dict[str, Any], int]]] = field(default_factory=dict)
     kernel: dict[str, int] = field(default_factory=dict)
     gauges: dict[str, float] = field(default_factory=dict)
+    records: dict[str, int] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
 
     def counted(self, metric: str = DURATION) -> int:
@@ -95,6 +98,8 @@ def _add_metric(told: Told, metric: Metric) -> None:
         known = plain(point.attributes)
         if metric.name == "otel_ebpf_receiver.kernel":
             told.kernel[str(known["event"])] = int(number)
+        elif metric.name == "otel_ebpf_receiver.records":
+            told.records[str(known["fate"])] = int(number)
         elif not known:
             told.gauges[metric.name] = number
 

@@ -1,0 +1,128 @@
+"""What every other kernel must do, in one process: verify the programs, run the cases and random conversations, see live exchanges.
+
+`python -m tests.kernels.stage python -m tests.kernels.inside --compiled FOLDER…` (the folders of `benchmarks/verifier.py --keep`, one per
+compiler). It needs the capabilities BPF, NET_RAW and PERFMON and no other. Ends with 1 when anything is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import socket
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from benchmarks import verifier
+from otel_ebpf_receiver.kernel.bytecode import Cache
+from otel_ebpf_receiver.kernel.loader import load
+from otel_ebpf_receiver.kernel.preflight import capabilities
+from otel_ebpf_receiver.kernel.programs import Programs
+from otel_ebpf_receiver.sources.http.record import Direction
+from tests.kernel import judge, loaded, randoms, suites
+from tests.kernel.harness import Kernel
+from tests.kernels.stage import DEVICE, HERE, PORT, THERE
+
+EXCHANGES = 20
+CONVERSATIONS = 40
+SEED = 5
+RANDOM = ("whole", "late", "unseen")
+ENDS = ("default", "target 1024, 4 headers")
+"""Choices of options that the code of a second compiler is verified with: the default, and the largest."""
+
+
+def refusals(kept: Cache, names: tuple[str, ...]) -> int:
+    """Programs that the verifier refuses."""
+    found = 0
+    for choice in verifier.choices():
+        if not names or choice.name in names:
+            for line, measure in verifier.report(choice, kept):
+                print(line, flush=True)
+                found += bool(measure and measure.refusal)
+    return found
+
+
+def wrong_cases(kernel: Kernel) -> int:
+    """Every case, whole."""
+    cases, wrong = loaded.cases(), 0
+    for case in cases:
+        complaints, _ = judge.run(kernel, case, "whole")
+        if complaints:
+            wrong += 1
+            print(f"FAILED {case.where}: {case.name}\n   " + "\n   ".join(complaints[:10]))
+    print(f"{len(cases)} cases, {wrong} wrong", flush=True)
+    return wrong
+
+
+def wrong_conversations(kernel: Kernel) -> int:
+    """Random conversations: with nothing lost, with segments that come late, with segments that the tap misses."""
+    wrong = 0
+    for kind in RANDOM:
+        tally = randoms.Tally()
+        for number in range(CONVERSATIONS):
+            verdict = randoms.run(kernel, suites.SUITES[kind], SEED, number, tally)
+            if verdict.complaints:
+                print(f"FAILED {kind} --seed {SEED} --only {number}\n   " + "\n   ".join(verdict.complaints[:10]))
+        print(f"{kind}: {tally}", flush=True)
+        wrong += tally.wrong
+    return wrong
+
+
+def missed_live(programs: Programs) -> int:
+    """Exchanges on one kept connection over the pair of `stage` that do not come out of the kernel."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as tap:
+        programs.attach(tap)
+        tap.bind((DEVICE, 3))
+        connection = http.client.HTTPConnection(THERE, PORT, source_address=(HERE, 0), timeout=60)
+        for number in range(EXCHANGES):
+            connection.request("GET", f"/?{number}")
+            connection.getresponse().read()
+        connection.close()
+        time.sleep(0.2)
+        records = programs.transports["http"].drain()
+    good = records[(records["status"] == 200) & (records["direction"] == Direction.LEFT) & (records["flags"] == 0)]
+    print(f"live over veth: {len(good)} of {EXCHANGES} exchanges, {len(records)} records", flush=True)
+    return abs(EXCHANGES - len(good)) + len(records) - len(good)
+
+
+def one_compiler(folder: Path, *, is_first: bool) -> int:
+    """All of it with the programs of one compiler; of a second compiler less."""
+    kept, name = Cache(folder), folder.name
+    if wrong := _timed(f"{name}: verifier", partial(refusals, kept, () if is_first else ENDS)):
+        return wrong
+    default, parked = verifier.choices()[:2]
+    with load([default.source], default.options, cache=kept) as programs:
+        kernel = Kernel(programs)
+        wrong += _timed(f"{name}: cases", partial(wrong_cases, kernel))
+        if is_first:
+            wrong += _timed(f"{name}: random conversations", partial(wrong_conversations, kernel))
+        wrong += _timed(f"{name}: live", partial(missed_live, programs))
+    if is_first:
+        with load([parked.source], parked.options, cache=kept) as programs:
+            wrong += _timed(f"{name}: live, hash transport", partial(missed_live, programs))
+    return wrong
+
+
+def _timed(name: str, step: Callable[[], int]) -> int:
+    start = time.perf_counter()
+    wrong = step()
+    print(f"-- {name}: {'FAILED' if wrong else 'ok'}, {time.perf_counter() - start:.0f} s", flush=True)
+    return wrong
+
+
+def main() -> int:
+    """1 when anything is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--compiled", type=Path, action="append", required=True, metavar="FOLDER", help="programs of one compiler")
+    options = parser.parse_args()
+    print("capabilities:", ", ".join(sorted(capabilities(Path("/proc/self/status").read_text()))), flush=True)
+    wrong = 0
+    for number, folder in enumerate(options.compiled):
+        wrong += one_compiler(folder, is_first=number == 0)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
