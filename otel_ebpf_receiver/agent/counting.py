@@ -64,7 +64,7 @@ def register(counters: Counters, kernel: Kernel, line: Line, taps: Taps) -> None
     patience = Instrument(f"{PREFIX}.records.patience", "Records of workloads that were not known when they came.", "{record}")
     counters.observe(patience, lambda: _by("fate", {name: line.patience[name] for name in ("waited", "hurried")}))
     spans = Instrument(f"{PREFIX}.spans", "Spans by what became of them before export.", "{span}")
-    names = {"encoded": "spans", "sampled_out": "sampled_out", "silenced": "silenced"}
+    names = {"encoded": "spans", "sampled_out": "sampled_out", "silenced": "silenced", "ignored": "ignored"}
     counters.observe(spans, lambda: _by("fate", {fate: getattr(line.counts, name) for fate, name in names.items()}))
     series = Instrument(f"{PREFIX}.series", "Series in the table of metrics.", "{series}", Kind.GAUGE)
     counters.observe(series, lambda: {(): len(line.red)})
