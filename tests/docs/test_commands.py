@@ -1,7 +1,7 @@
 """Every command of the documents is run as it stands, or says that it is not and why.
 
 In a Markdown file a block of `sh` is run from the root of the checkout, in a network namespace of its page, and must succeed. A comment before
-it changes that: `<!-- background -->` starts it and expects a first line, and SIGTERM at the end of the page must end it with 0;
+it changes that: `<!-- background -->` starts it and expects a first line, and SIGTERM, at the next agent or at the end of the page, must end it with 0;
 `<!-- not run: REASON -->` says so.
 """
 
@@ -59,6 +59,11 @@ def blocks(page: Path) -> list[Block]:
     ]
 
 
+def is_agent(block: Block) -> bool:
+    """Whether it starts an agent."""
+    return "scripts/run" in block.text
+
+
 def shell(here: Namespace, text: str) -> list[str]:
     """A block as a command inside a namespace."""
     return here.command("bash", "-euo", "pipefail", "-c", text)
@@ -78,9 +83,8 @@ def started(here: Namespace, block: Block) -> Iterator[None]:
     ) as process:
         assert process.stdout is not None
         lines = Lines(process.stdout)
-        is_agent = "scripts/run" in block.text or "otel-ebpf-receiver run" in block.text
         try:
-            lines.wait(lambda line: line.startswith("ready") if is_agent else bool(line), PATIENCE_S)
+            lines.wait(lambda line: line.startswith("ready") if is_agent(block) else bool(line), PATIENCE_S)
             yield
             assert process.poll() is None, lines.seen
         finally:
@@ -92,19 +96,22 @@ def started(here: Namespace, block: Block) -> Iterator[None]:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
         # The agent promises to end with 0; others end as SIGTERM ends them.
-        assert code in ((0,) if is_agent else (0, -signal.SIGTERM, 128 + signal.SIGTERM)), lines.rest()
+        assert code in ((0,) if is_agent(block) else (0, -signal.SIGTERM, 128 + signal.SIGTERM)), lines.rest()
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(block.is_run for block in blocks(page))], ids=lambda page: str(page.name))
 def test_commands_of_a_page(page: Path) -> None:
     """Each block does what a reader would want of it: it succeeds."""
-    with namespace() as here, contextlib.ExitStack() as stack:
+    with namespace() as here, contextlib.ExitStack() as stack, contextlib.ExitStack() as agents:
         here.ip("link", "set", "lo", "up")
         for block in blocks(page):
             if not block.is_run:
                 continue
             if block.is_background:
-                stack.enter_context(started(here, block))
+                # One agent at a time: the next would find the port of the status server taken.
+                if is_agent(block):
+                    agents.close()
+                (agents if is_agent(block) else stack).enter_context(started(here, block))
                 continue
             done = subprocess.run(
                 shell(here, block.text), cwd=ROOT, env=environ(), capture_output=True, text=True, timeout=PATIENCE_S, check=False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
 import socket
 import subprocess
 import time
@@ -19,12 +18,12 @@ import pytest
 
 from tests.agent.process import agent
 from tests.capture.namespaces import Namespace, namespace
+from tests.interop.server import binary
 from tests.live.links import bridge
 from tests.live.servers import path_of, serving
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config"
-CACHE = Path.home() / ".cache" / "otel-ebpf-receiver" / "servers"
 ROUTES = {"/ok": "200 OK", "/fail": "500 Sad", "/missing": "404 Gone", "/slow": "200 OK"}
 ROUND = {"/ok": 20, "/fail": 10, "/missing": 5, "/slow": 5}
 ASKED = sum(ROUND.values())
@@ -38,15 +37,6 @@ SERVICES = [
 FILLED = {"$namespace": ".*", "$workload": ".*", "$route": ".*", "$instance": ".*", "$service": "shop", "$__rate_interval": f"{WINDOW_S}s"}
 QUIET = {"Positions lost", "Connections that cannot be told"}
 """Panels that show 0 where nothing went wrong; here they are only asked."""
-
-
-def binary(name: str) -> str:
-    """The path of a server that `scripts/interop` has built, or a skip that says so."""
-    found = sorted(CACHE.glob(f"*/{name}"), key=lambda path: path.stat().st_mtime)
-    path = str(found[-1]) if found else shutil.which(name)
-    if not path:
-        pytest.skip(f"no '{name}': scripts/interop builds it")
-    return path
 
 
 @dataclass(frozen=True, slots=True)
