@@ -36,8 +36,10 @@ def run(config: Config, stop: Stop, *, any_architecture: bool) -> int:
 
 def _modules(config: Config, *, is_cluster: bool) -> list[str]:
     """What the agent is going to need, imported while the kernel side compiles; gRPC, 15 MiB, only if it is spoken."""
-    wanted = ["otel_ebpf_receiver.agent.agent"]
+    wanted = ["otel_ebpf_receiver.agent.agent", "otel_ebpf_receiver.sources.http.decoder"]
     otlp = config.exporters.otlp
+    if any((otlp.endpoint, otlp.traces.endpoint, otlp.metrics.endpoint)):
+        wanted.append("otel_ebpf_receiver.export.otlp.exporter")
     if "grpc" in (otlp.protocol, otlp.traces.protocol, otlp.metrics.protocol):
         wanted.append("otel_ebpf_receiver.export.otlp.grpc")
     if is_cluster:
