@@ -6,6 +6,7 @@
 #define HIGH (0x80 * ONES)
 #define W8(a, b, c, d, e, f, g, h) ((u64)(a) | (u64)(b) << 8 | (u64)(c) << 16 | (u64)(d) << 24 | (u64)(e) << 32 | (u64)(f) << 40 | \
                                     (u64)(g) << 48 | (u64)(h) << 56)
+#define W4(a, b, c, d) ((u32)(a) | (u32)(b) << 8 | (u32)(c) << 16 | (u32)(d) << 24)
 #define W7(a, b, c, d, e, f, g) W8(a, b, c, d, e, f, g, 0)
 
 // Through an argument: clang turns *(u64 *)&s->b[i] into eight byte loads, for it knows that b is not aligned.

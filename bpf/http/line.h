@@ -1,6 +1,8 @@
 // One line of HTTP/1: start lines (RFC 9112, 3 and 4), header fields (5), chunk sizes (7.1). Each looks at no more than the first HTTP_CARRY bytes.
 // What is rare (much white space, lists of lengths, folded lines) goes to the program `http_odd` by its id.
 
+#define CRLF ('\r' | '\n' << 8)
+
 static __always_inline void fail(struct http_direction *h, u32 cause) { V(h->cause) = cause; }
 
 // Sequence number of the byte at b[at].
@@ -52,7 +54,9 @@ static __always_inline u32 is_method(u8 *p, u32 k) {
 static __always_inline void request_line(struct http_scratch *s, struct http_direction *h, u32 line, u32 eol, u32 cut) {
   struct http_record *r = &s->p.r;
   u8 *p = &s->b[line & HTTP_MASK];
-  zero8(&s->p, (sizeof s->p - HTTP_LINE) / 8);
+  if (V(s->p.wide)) { zero8((u8 *)&s->p + HTTP_BEFORE, (HTTP_BEHIND - HTTP_BEFORE) / 8); zero8((u8 *)&s->p + HTTP_END, (sizeof s->p - HTTP_END) / 8); }
+  zero8(&s->p, HTTP_BEFORE / 8);
+  zero8((u8 *)&s->p + HTTP_BEHIND, (HTTP_END - HTTP_NARROW - HTTP_BEHIND) / 8);
   u64 m = bytes_equal(load8(p), ' ');
   V(s->k) = 0;
   if (!m) { m = bytes_equal(load8(p + 8), ' '); V(s->k) = 8; }
@@ -99,8 +103,13 @@ static __always_inline void request_line(struct http_scratch *s, struct http_dir
   V(h->alone) = 0;                                              // what follows in this segment is pipelined
   V(h->role) = REQUEST;
   V(r->request_start_ns) = V(h->start_ns);
-  copy8(r->line, &s->b[V(s->start) & HTTP_MASK], HTTP_LINE / 8);
-  zero8(r->line + (V(s->to) & 2047), HTTP_LINE / 8);            // what follows the target; this also writes into b, below all that is still needed
+  p = &s->b[V(s->start) & HTTP_MASK];
+  copy8(r->line, p, HTTP_NARROW / 8);
+  if (V(s->to) > HTTP_NARROW) {
+    V(s->p.wide) = 1;
+    copy8(r->line + HTTP_NARROW, p + HTTP_NARROW, (HTTP_LINE - HTTP_NARROW) / 8);
+    zero8(r->line + (V(s->to) & 2047), (HTTP_LINE - HTTP_NARROW) / 8);      // what follows the target; this also writes into b, below all that is still needed
+  } else zero8(r->line + (V(s->to) & 127), HTTP_NARROW / 8);
 }
 
 // Copies the value at b[from..to) to s->field of the request's record, zero behind it, and its length to s->length.
@@ -154,7 +163,7 @@ static __always_inline void text(struct http_scratch *s, struct http_direction *
   if (id == H_TRACEPARENT) { traceparent(s, h); return; }
   V(s->field) = FIELD(host); V(s->length) = FIELD(host_len);
   if (id == H_AGENT) { V(s->field) = FIELD(agent); V(s->length) = FIELD(agent_len); }
-  if (id == H_TRACESTATE) { V(s->field) = FIELD(tracestate); V(s->length) = FIELD(tracestate_len); }
+  if (id == H_TRACESTATE) { V(s->p.wide) = 1; V(s->field) = FIELD(tracestate); V(s->length) = FIELD(tracestate_len); }
 #if HTTP_SLOTS
   if (id >= H_SLOT) { V(s->field) = FIELD(slots) + (id - H_SLOT) * HTTP_TEXT; V(s->length) = FIELD(slot_len) + (id - H_SLOT); }
 #endif
@@ -194,6 +203,19 @@ static __always_inline void recognise(struct http_scratch *s, struct http_direct
 #ifdef HTTP_SLOT_NAMES
   HTTP_SLOT_NAMES
 #endif
+}
+
+#ifndef HTTP_SLOT_BEGINS
+#define HTTP_SLOT_BEGINS
+#endif
+// Is the header that ends before b[next] none that matters, and does another follow? A look at four bytes, for most headers are such.
+static __always_inline u32 passes_over(struct http_scratch *s, struct http_direction *h, u32 line, u32 next) {
+  u32 x = *(volatile u32 *)&s->b[line & HTTP_MASK] | (u32)LOWER;
+  if (V(h->seen) & SKIP || (x & 0xff) - 'a' > 25 || s->b[next & HTTP_MASK] == '\r') return 0;
+  if (x == W4('c', 'o', 'n', 't') || x == W4('h', 'o', 's', 't') || x == W4('u', 's', 'e', 'r') || x == W4('t', 'r', 'a', 'c') || x == W4('t', 'r', 'a', 'n')) return 0;
+  HTTP_SLOT_BEGINS
+  V(h->header) = H_NONE;
+  return 1;
 }
 
 // The header of a line, its value in from..to. What is not plain stays in s->id, for `http_odd`.
@@ -270,6 +292,21 @@ static __always_inline void chunk_begins(struct http_scratch *s, struct http_dir
   V(s->d.left) = V(h->length);
   V(h->body) += V(h->length);
   V(h->phase) = V(h->length) ? CHUNK_DATA : TRAILERS;
+}
+
+// Passes over chunks of plain form that lie whole in the window, up to HTTP_CHUNKS of them. 1: there may be more.
+static __always_inline u32 small_chunks(struct http_scratch *s, struct http_direction *h) {
+#pragma clang loop unroll(disable)
+  for (u32 i = 0; i < HTTP_CHUNKS; i++) {
+    u32 pos = V(s->pos);
+    u64 x = load8(&s->b[pos & HTTP_MASK]);
+    u32 digits = first(not_hex(x) | 1ULL << 63), n = hex8(x << (64 - 8 * digits & 63) | '0' * ONES >> 8 * digits), at = pos + digits + 2;
+    if (digits - 1 > 5 || !n || (s32)(V(s->end) - at - n) < 2) return 0;
+    if (*(volatile u16 *)&s->b[(at - 2) & HTTP_MASK] != CRLF || *(volatile u16 *)&s->b[(at + n) & HTTP_MASK] != CRLF) return 0;
+    V(h->body) += n;
+    V(s->pos) = V(s->line) = at + n + 2;
+  }
+  return 1;
 }
 
 // A size of 8 to 15 digits; how many it has in s->k.

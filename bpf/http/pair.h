@@ -32,15 +32,15 @@ static __always_inline void send(struct http_scratch *s, struct http_pending *p)
   c->n[error == HTTP_ERROR_NONE ? HTTP_COUNT_answered : error == HTTP_ERROR_RESET ? HTTP_COUNT_reset : HTTP_COUNT_closed]++;
 }
 
-// A message is complete, or as complete as it will ever be known to be. As a rule the request was complete before its response began, and the response
+// A message is complete, or as complete as it will ever be known to be; p: its request, where it is at hand. As a rule the request was complete before its response began, and the response
 // sends the record. Else the side that finds both complete and wins the delete sends it.
-static __always_inline void finish(struct http_scratch *s, struct http_direction *h, u32 flags) {
+static __always_inline void finish(struct http_scratch *s, struct http_direction *h, u32 flags, struct http_pending *p) {
   V(s->k) = flags | V(h->uncertain);
   V(h->uncertain) = 0;
   V(s->n) = V(h->number);
   V(h->number) = V(s->n) + 1;
   V(h->phase) = V(s->verdict) ? STOPPED : START;
-  struct http_pending *p = find(&s->m, V(s->n));
+  if (!p) p = find(&s->m, V(s->n));
   if (!p) return;
   if (V(h->role) == REQUEST) {
     p->r.request_body = V(h->body) - V(s->d.left);
@@ -62,6 +62,17 @@ static __always_inline void finish(struct http_scratch *s, struct http_direction
     }
   }
   V(s->early) = 1;                                              // `http_early` sends it
+}
+
+// Copies an open request; what is zero in both is left out.
+static __always_inline void copy_pending(struct http_pending *to, struct http_pending *from) {
+  u8 *t = (u8 *)to, *f = (u8 *)from;
+  u32 wide = V(to->wide) | V(from->wide);
+  copy8(t, f, HTTP_BEFORE / 8);
+  copy8(t + HTTP_BEHIND, f + HTTP_BEHIND, (HTTP_END - HTTP_BEHIND) / 8);
+  if (!wide) return;
+  copy8(t + HTTP_BEFORE, f + HTTP_BEFORE, (HTTP_BEHIND - HTTP_BEFORE) / 8);
+  copy8(t + HTTP_END, f + HTTP_END, (sizeof *to - HTTP_END) / 8);
 }
 
 // A request head is complete: the request is open from here on.
@@ -89,7 +100,7 @@ static __always_inline void open_request(struct http_scratch *s, struct http_dir
   if (p) V(s->k) = p->sent ? 1 : (s32)(p->m.number - V(s->other_number)) < 0 ? 2 : 0;
   if (V(s->k) == 2) http_count(s, HTTP_COUNT_given_up);         // its response was passed over after a loss
   if (p && V(s->k)) {
-    copy8(p, n, sizeof *p / 8);                                 // an update takes 180 ns, this 30
+    copy_pending(p, n);                                         // an update takes 180 ns, this 30
     return;
   }
   if (p) V(s->m.number) = V(r->number) | HTTP_OWN_KEY;

@@ -9,9 +9,14 @@
 #define HTTP_WINDOW 2048         // bytes of the frame looked at together, a power of two
 #endif
 #ifndef HTTP_STEPS
-#define HTTP_STEPS 128           // steps of one run: 33 runs a frame hold 64 KiB of the smallest messages and chunks
+#define HTTP_STEPS 96            // steps of one run: 33 runs a frame hold 64 KiB of the smallest messages. The verifier walks each
 #endif
-#define HTTP_WORDS 8             // words of 8 bytes looked at in one step
+#ifndef HTTP_CHUNKS
+#define HTTP_CHUNKS 4            // small chunks of one step
+#endif
+#ifndef HTTP_WORDS
+#define HTTP_WORDS 8             // pairs of words of 8 bytes looked at in one step
+#endif
 #define HTTP_SLOTS_A_FLOW 4      // open requests of a flow that reuse their map entry: an insert costs six times as much
 #define HTTP_OWN_KEY 0x80000000u
 #define HTTP_CARRY ((HTTP_LINE + 24 + 7) / 8 * 8)       // bytes of a line that are ever looked at, and carried from segment to segment
@@ -43,9 +48,13 @@ _Static_assert(sizeof(struct http_direction) <= OWNER_WORDS * 8, "fits into the 
 struct http_pending {                                           // an open request; in the end its record
   struct message m;
   u8 req_done, resp_done, early, sent;                          // each of the first two is written by one direction only
-  u8 alone, flags, pad[2];                                   // flags: those of the response
+  u8 alone, flags, wide, pad;                                   // flags: those of the response. wide: tracestate, or the line behind HTTP_NARROW, is not zero
   struct http_record r;
 };
+#define HTTP_NARROW 64           // bytes of the start line that are always copied
+#define HTTP_BEFORE (__builtin_offsetof(struct http_pending, r) + __builtin_offsetof(struct http_record, tracestate))      // tracestate lies between ...
+#define HTTP_BEHIND (__builtin_offsetof(struct http_pending, r) + __builtin_offsetof(struct http_record, agent))           // ... what is always copied
+#define HTTP_END (__builtin_offsetof(struct http_pending, r) + __builtin_offsetof(struct http_record, line) + HTTP_NARROW)
 struct http_part { struct http_pending p; u8 line[HTTP_CARRY]; };
 struct http_scratch {
   struct http_pending p;                                        // the request whose head is being read ...

@@ -60,7 +60,8 @@ static __always_inline int pass(struct http_scratch *s, struct http_direction *h
   return 1;
 }
 
-static __always_inline void head_end(struct http_scratch *s, struct http_direction *h) {
+// The open request of a response, else 0.
+static __always_inline struct http_pending *head_end(struct http_scratch *s, struct http_direction *h) {
   u32 seen = V(h->seen);
   V(s->ready) = 0;
   V(h->header) = H_NONE;
@@ -77,23 +78,23 @@ static __always_inline void head_end(struct http_scratch *s, struct http_directi
       if (seen & CONFLICT) http_count(s, HTTP_COUNT_length_conflict);
       V(s->verdict) = OPAQUE_DISTRUSTED;
       V(h->phase) = STOPPED;
-      return;
+      return 0;
     }
     if (V(s->next_phase) == UNTIL_CLOSE) { V(s->next_phase) = DONE; V(s->next_left) = 0; }
     V(s->d.left) = V(h->body) = V(s->next_left);
     V(s->p.r.request_head) = V(s->n);
     V(h->phase) = V(s->next_phase) == DONE ? START : V(s->next_phase);
     open_request(s, h);
-    return;
+    return 0;
   }
   V(h->interim) = V(h->status) < 200 && V(h->status) != 101;
-  if (V(h->interim)) { V(h->phase) = START; return; }
+  if (V(h->interim)) { V(h->phase) = START; return 0; }
   V(s->from) = V(s->n);
   struct http_pending *p = pair(s, h);
   if (!p) {                                                     // was it a HEAD? so where the response ends is not known either
     http_count(s, HTTP_COUNT_unpaired);
     fail(h, HTTP_COUNT_resync_unpaired);
-    return;
+    return 0;
   }
   u32 status = V(h->status);
   p->r.status = status;
@@ -114,6 +115,7 @@ static __always_inline void head_end(struct http_scratch *s, struct http_directi
   if (bodiless) { V(s->next_phase) = DONE; V(s->next_left) = 0; }
   V(s->d.left) = V(h->body) = V(s->next_left);
   V(h->phase) = V(s->next_phase);
+  return p;
 }
 
 // The line at b[start..eol) of a head, of chunks or of trailers.
@@ -156,6 +158,7 @@ int http_stream(struct __sk_buff *skb) {
     if (V(s->early)) { programs.call(skb, PROGRAM_http_early); goto spent; }
     if (V(h->cause)) { programs.call(skb, PROGRAM_http_settle); goto spent; }
     u32 phase = V(h->phase), pos = V(s->pos), end = V(s->end), line, nl, cut = 0;
+    struct http_pending *p = 0;
     if (phase >= FIXED) {
 body:
       phase = V(h->phase);
@@ -172,19 +175,25 @@ body:
         u32 lost = V(s->next_phase) == CHUNKS_LOST;
         V(s->next_phase) = 0;
         V(s->last_byte) = V(s->now);
-        finish(s, h, lost ? HTTP_FLAG_UNCERTAIN_END | HTTP_FLAG_UNCERTAIN_SIZE : 0);
+        finish(s, h, lost ? HTTP_FLAG_UNCERTAIN_END | HTTP_FLAG_UNCERTAIN_SIZE : 0, p);
         if (V(s->k) & HTTP_FLAG_UNCERTAIN_SIZE) fail(h, HTTP_COUNT_resync_gap);
       }
       continue;
     }
     line = V(s->line);
+    if (phase == CHUNK_SIZE && pos == line) {
+      if (small_chunks(s, h)) continue;
+      pos = line = V(s->pos);
+    }
     if (pos >= end) {
       if (end - line <= HTTP_CARRY || V(h->seen) & SKIP) { if (!refill(skb, s, h, end)) goto out; continue; }
       nl = end; cut = 1;                                        // longer than what is looked at: judge it by its beginning
     } else {
 #pragma clang loop unroll(disable)
-      for (u32 w = 0; w < HTTP_WORDS; w++) {                    // reads up to 8 * HTTP_WORDS bytes past the end; what is found there is dropped
-        u64 m = bytes_equal(load8(&s->b[pos & HTTP_MASK]), '\n');
+      for (u32 w = 0; w < HTTP_WORDS; w++) {                    // reads up to 16 * HTTP_WORDS bytes past the end; what is found there is dropped
+        u8 *q = &s->b[pos & HTTP_MASK];
+        u64 m = bytes_equal(load8(q), '\n');
+        if (!m) { m = bytes_equal(load8(q + 8), '\n'); pos += 8; }
         if (m) { V(s->nl) = pos + first(m); goto found; }
         pos += 8;
       }
@@ -193,6 +202,7 @@ body:
 found:
       nl = V(s->nl);
       if (nl >= end) { V(s->pos) = end; continue; }
+      if (phase == HEAD && passes_over(s, h, line, nl + 1)) { V(s->line) = V(s->pos) = nl + 1; continue; }
     }
     V(s->line) = V(s->pos) = cut ? end : nl + 1;
     u32 seen = V(h->seen);
@@ -212,12 +222,12 @@ found:
     if (V(h->phase) == HEAD && !V(s->ready) && V(s->pos) + 2 <= V(s->end)) {     // the empty line behind it, in the same step
       u32 at = V(s->pos);
       u16 two = *(volatile u16 *)&s->b[at & HTTP_MASK];
-      if (two == ('\r' | '\n' << 8)) {
-        V(s->pos) = V(s->line) = at + 2;
+      if (two == CRLF || (u8)two == '\n') {
+        V(s->pos) = V(s->line) = at + (two == CRLF ? 2 : 1);
         V(s->ready) = 1;
       }
     }
-    if (V(s->ready)) head_end(s, h);
+    if (V(s->ready)) p = head_end(s, h);
     phase = V(h->phase);
     if (phase >= FIXED && !V(h->cause)) goto body;              // in the same step: one step per chunk
   }

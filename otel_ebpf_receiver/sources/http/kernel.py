@@ -22,7 +22,7 @@ FILES = (
     "http/end.c",
 )
 PROGRAMS = ("http_stream", "http_settle", "http_odd", "http_early", "http_ahead", "http_end", "http_sweep")
-STEPS, STEPS_LONG = 128, 80
+STEPS, STEPS_LONG = 96, 80
 """Steps of one run of the parser; fewer with long targets, whose copies cost the verifier more."""
 SENT_AT, START_AT = 19, 24
 """Offsets in `struct http_pending` (bpf/http/state.h): whether the record was sent, and when the request began."""
@@ -40,6 +40,14 @@ def _match(name: str, slot: int) -> str:
     return f"else if ({' && '.join(tests)}) {{ V(s->id) = H_SLOT + {slot}; V(s->k) = {len(text)}; }}"
 
 
+def _begins(name: str) -> str:
+    """C that returns 0 for a line that may begin with a header name (`passes_over` in bpf/http/line.h)."""
+    piece = (name.lower().encode() + b":")[:4]
+    shift = 8 * (4 - len(piece))
+    word = int.from_bytes(bytes(b | 0x20 for b in piece), "little") << shift
+    return f"if (x << {shift} == {word:#x}U) return 0;"
+
+
 def kernel_source(target: int = record.TARGET, headers: Sequence[str] = (), *, pending: int | None = None) -> KernelSource:
     """The source for a kept target of `target` bytes and these request headers (at most four)."""
     defines: dict[str, int | str] = {
@@ -49,6 +57,7 @@ def kernel_source(target: int = record.TARGET, headers: Sequence[str] = (), *, p
     }
     if headers:
         defines["HTTP_SLOT_NAMES"] = " ".join(_match(name, slot) for slot, name in enumerate(headers))
+        defines["HTTP_SLOT_BEGINS"] = " ".join(map(_begins, headers))
     if pending:
         defines["HTTP_PENDING"] = pending
     part = KernelPart(
