@@ -1,6 +1,10 @@
 // Words of eight bytes instead of loops: the verifier walks every turn of a loop, so the fewer the better.
 #define V(x) (*(volatile __typeof__(x) *)&(x))                  // state in memory, so that the verifier's states merge
 #define barrier_var(v) asm volatile("" : "+r"(v))
+// Rare branches are compiled behind all others: what runs for every packet lies close together, for the instruction cache.
+#ifndef unlikely
+#define unlikely(x) __builtin_expect(!!(x), 0)
+#endif
 #define ONES 0x0101010101010101ULL
 #define LOWER (0x20 * ONES)
 #define HIGH (0x80 * ONES)

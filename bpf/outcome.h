@@ -16,7 +16,7 @@ static __always_inline u32 enter(struct door *o) {
   for (u32 i = 0; i < TURNS; i++) {
     __sync_fetch_and_add(&o->entered, 1);
     u32 left = V(o->left);
-    if (V(o->entered) - left == 1) return 1;
+    if (!unlikely(V(o->entered) - left != 1)) return 1;
     __sync_fetch_and_add(&o->entered, -1);
     bpf_ktime_get_ns(); bpf_ktime_get_ns(); bpf_ktime_get_ns(); bpf_ktime_get_ns();       // some time passes
   }

@@ -24,23 +24,23 @@ static __always_inline u32 dissect(struct __sk_buff *skb, struct segment *p) {
   u32 protocol = V(skb->protocol), off = 0, total;
   struct { struct ipv4_header ip; struct tcp_header tcp; } h;
   struct tcp_header tcp;
-  if (protocol == HTONS(ETH_P_8021Q) || protocol == HTONS(ETH_P_8021AD)) off = after_tags(skb, &protocol);
+  if (unlikely(protocol == HTONS(ETH_P_8021Q) || protocol == HTONS(ETH_P_8021AD))) off = after_tags(skb, &protocol);
   if (protocol == HTONS(ETH_P_IP)) {
     u32 l3 = off, fits = !bpf_skb_load_bytes(skb, off, &h, sizeof h);
-    if (!fits && bpf_skb_load_bytes(skb, off, &h, sizeof h.ip)) return COUNT_malformed;
+    if (unlikely(!fits) && bpf_skb_load_bytes(skb, off, &h, sizeof h.ip)) return COUNT_malformed;
     u32 ihl = (h.ip.version_ihl & 15) * 4;
-    if (h.ip.version_ihl >> 4 != 4 || ihl < 20) return COUNT_malformed;
-    if (h.ip.protocol != IPPROTO_TCP) {
+    if (unlikely(h.ip.version_ihl >> 4 != 4 || ihl < 20)) return COUNT_malformed;
+    if (unlikely(h.ip.protocol != IPPROTO_TCP)) {
       u16 length = bpf_ntohs(h.ip.total);
       p->off = off + ihl; p->size = length > ihl ? length - ihl : 0;
       p->flags = h.ip.protocol == IPPROTO_UDP;
       return COUNT_not_tcp;
     }
-    if (h.ip.fragment & HTONS(0x3fff)) return COUNT_fragment;
-    if (!fits) return COUNT_malformed;
+    if (unlikely(h.ip.fragment & HTONS(0x3fff))) return COUNT_fragment;
+    if (unlikely(!fits)) return COUNT_malformed;
     off += ihl;
     tcp = h.tcp;
-    if (ihl != 20 && bpf_skb_load_bytes(skb, off, &tcp, sizeof tcp)) return COUNT_malformed;
+    if (unlikely(ihl != 20) && bpf_skb_load_bytes(skb, off, &tcp, sizeof tcp)) return COUNT_malformed;
     total = bpf_ntohs(h.ip.total);
     total = total ? l3 + total : p->length;                      // BIG TCP
     p->source[0] = p->destination[0] = 0;
@@ -48,7 +48,7 @@ static __always_inline u32 dissect(struct __sk_buff *skb, struct segment *p) {
     p->destination[1] = V4_MAPPED | (u64)h.ip.destination << 32;
   } else if (protocol == HTONS(ETH_P_IPV6)) {
     struct ipv6_header ip;
-    if (bpf_skb_load_bytes(skb, off, &ip, sizeof ip) || (ip.flow & 0xf0) != 0x60) return COUNT_malformed;
+    if (unlikely(bpf_skb_load_bytes(skb, off, &ip, sizeof ip) || (ip.flow & 0xf0) != 0x60)) return COUNT_malformed;
     total = ip.payload ? off + sizeof ip + bpf_ntohs(ip.payload) : p->length;
     off += sizeof ip;
     u32 next = ip.next;
@@ -72,7 +72,7 @@ static __always_inline u32 dissect(struct __sk_buff *skb, struct segment *p) {
   } else return COUNT_not_ip;
   u32 doff = (tcp.offset >> 4) * 4;
   off += doff;
-  if (doff < 20 || total < off) return COUNT_malformed;
+  if (unlikely(doff < 20 || total < off)) return COUNT_malformed;
   p->off = off; p->size = total - off;
   p->flags = tcp.flags;
   p->seq = bpf_ntohl(tcp.seq); p->ack = bpf_ntohl(tcp.ack);
@@ -228,7 +228,7 @@ int packet(struct __sk_buff *skb) {
   if (bare) {
     on_ack(skb, p);
     u32 *looks = holes.lookup(&zero);
-    if (!looks || !V(*looks)) return outcome(c, COUNT_bare_ack);
+    if (!unlikely(looks && V(*looks))) return outcome(c, COUNT_bare_ack);
     V(*looks) = V(*looks) - 1;
   }
 
@@ -244,18 +244,18 @@ int packet(struct __sk_buff *skb) {
   k.domain = o && o->ifindex == p->ifindex ? o->domain : p->ifindex;
 
   struct flow *f = flows.lookup(&k);
-  if (bare) {                                                   // does it acknowledge what is missing?
+  if (unlikely(bare)) {                                         // does it acknowledge what is missing?
     struct door *o = f ? &f->doors[back & 1] : 0;
     if (o && (s32)(p->ack - V(o->acked)) > 0) V(o->acked) = p->ack;
     return outcome(c, COUNT_bare_ack);
   }
   u32 syn = p->flags & TCP_SYN;
-  if (syn && !(p->flags & TCP_ACK)) {
+  if (unlikely(syn && !(p->flags & TCP_ACK))) {
     on_syn(skb, p);
     struct direction *d = f ? &f->d[back & 1] : 0;              // the same SYN again changes nothing
     if (!d || d->stage == NEW || d->next != p->seq + 1) { f = 0; }
   }
-  if (!f) {
+  if (unlikely(!f)) {
     if (!p->size && !syn) return outcome(c, COUNT_stray_end);
     f = begin(skb, c, &k, p);
     if (!f) return outcome(c, COUNT_no_flow);
@@ -279,9 +279,9 @@ int packet(struct __sk_buff *skb) {
   }
   struct direction *d = &f->d[back & 1], *other = &f->d[!back];
   struct door *door = &f->doors[back & 1];
-  if (!enter(door)) return outcome(c, COUNT_collided);          // as if it had not been seen
+  if (unlikely(!enter(door))) return outcome(c, COUNT_collided);          // as if it had not been seen
   u32 seq = p->seq, size = p->size, fin = p->flags & TCP_FIN;
-  if (p->flags & TCP_RST) {                                      // RFC 5961: only at the expected place; data in it is no part of the stream
+  if (unlikely(p->flags & TCP_RST)) {                            // RFC 5961: only at the expected place; data in it is no part of the stream
     u32 sure = d->stage == NEW ? seq == other->ack : seq == d->next || (other->stage != NEW && seq == other->ack);
     leave(door);
     if (!sure) return outcome(c, COUNT_blind_reset);
@@ -290,18 +290,18 @@ int packet(struct __sk_buff *skb) {
     outcome(c, COUNT_end);
     return own_end(skb, f, d, other, &k, p);
   }
-  if (syn) p->seq = ++seq;
-  if (d->stage == NEW) {
+  if (unlikely(syn)) p->seq = ++seq;
+  if (unlikely(d->stage == NEW)) {
     d->next = seq; d->ack = p->ack; d->stage = KNOWN;
     d->marks = AFTER_GAP | FIRST;
     if (!syn && (f->joined || seq != other->ack)) own_joined(d);   // with only one half of the handshake seen, the other's acknowledgement tells
   }
   V(door->acked) = p->ack;
-  if (!size && !fin) { leave(door); return outcome(c, COUNT_handshake); }
+  if (unlikely(!size && !fin)) { leave(door); return outcome(c, COUNT_handshake); }
 
   s32 old = d->next - seq;
   u32 hole = 0;
-  if (old < 0) {
+  if (unlikely(old < 0)) {
     u32 gap = hole = -old;
     if (gap > WILD && (s32)(V(f->doors[!back].acked) - seq) < -WILD) { leave(door); return outcome(c, COUNT_wild); }
     if (d->left >= gap) {                                       // inside a body: which bytes they were does not matter
@@ -329,7 +329,7 @@ int packet(struct __sk_buff *skb) {
     if (!d->left) d->marks |= AFTER_GAP;
     old = 0;
   }
-  if (old > (s32)size || (old == (s32)size && !fin) || (d->marks & ENDED)) { leave(door); return outcome(c, COUNT_retransmitted); }
+  if (unlikely(old > (s32)size || (old == (s32)size && !fin) || (d->marks & ENDED))) { leave(door); return outcome(c, COUNT_retransmitted); }
   on_segment(skb, f, p, old, hole);
   p->off += old; p->size = size -= old; p->seq = d->next;
   if (d->left > size && !fin && !own_peeks(d)) {

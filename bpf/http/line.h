@@ -54,7 +54,7 @@ static __always_inline u32 is_method(u8 *p, u32 k) {
 static __always_inline void request_line(struct http_scratch *s, struct http_direction *h, u32 line, u32 eol, u32 cut) {
   struct http_record *r = &s->p.r;
   u8 *p = &s->b[line & HTTP_MASK];
-  if (V(s->p.wide)) { zero8((u8 *)&s->p + HTTP_BEFORE, (HTTP_BEHIND - HTTP_BEFORE) / 8); zero8((u8 *)&s->p + HTTP_END, (sizeof s->p - HTTP_END) / 8); }
+  if (unlikely(V(s->p.wide))) { zero8((u8 *)&s->p + HTTP_BEFORE, (HTTP_BEHIND - HTTP_BEFORE) / 8); zero8((u8 *)&s->p + HTTP_END, (sizeof s->p - HTTP_END) / 8); }
   zero8(&s->p, HTTP_BEFORE / 8);
   zero8((u8 *)&s->p + HTTP_BEHIND, (HTTP_END - HTTP_NARROW - HTTP_BEHIND) / 8);
   u64 m = bytes_equal(load8(p), ' ');
@@ -105,7 +105,7 @@ static __always_inline void request_line(struct http_scratch *s, struct http_dir
   V(r->request_start_ns) = V(h->start_ns);
   p = &s->b[V(s->start) & HTTP_MASK];
   copy8(r->line, p, HTTP_NARROW / 8);
-  if (V(s->to) > HTTP_NARROW) {
+  if (unlikely(V(s->to) > HTTP_NARROW)) {
     V(s->p.wide) = 1;
     copy8(r->line + HTTP_NARROW, p + HTTP_NARROW, (HTTP_LINE - HTTP_NARROW) / 8);
     zero8(r->line + (V(s->to) & 2047), (HTTP_LINE - HTTP_NARROW) / 8);      // what follows the target; this also writes into b, below all that is still needed

@@ -83,7 +83,7 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
   d->ack = p->ack;
   d->next += size + !!fin;
   if (fin) { d->marks |= ENDED; if (!f->closer) f->closer = 1 + p->direction; }
-  if (size == 1 && h->phase < FIXED && !fin) {                  // a keep-alive probe may carry a byte of garbage (RFC 9293, 3.8.4); no line holds a NUL
+  if (unlikely(size == 1 && h->phase < FIXED && !fin)) {                  // a keep-alive probe may carry a byte of garbage (RFC 9293, 3.8.4); no line holds a NUL
     u8 garbage = 1;
     if (!bpf_skb_load_bytes(skb, p->off, &garbage, 1) && !garbage) {
       d->next--;
@@ -98,7 +98,7 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
     leave(door);
     return outcome(c, COUNT_passed);
   }
-  if (h->phase == CHUNKS_LOST) {                                // the end of the last chunk shows, or the client has gone on
+  if (unlikely(h->phase == CHUNKS_LOST)) {                                // the end of the last chunk shows, or the client has gone on
     u64 tail = 0;
     if (size >= 5 && bpf_skb_load_bytes(skb, p->off + size - 5, &tail, 5)) tail = 0;
     if (tail == LAST_CHUNK) {
@@ -114,14 +114,14 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
     }
   }
   u8 b = 0;
-  if (h->cause) {                                               // a start line may follow what was lost
+  if (unlikely(h->cause)) {                                     // a start line may follow what was lost
     if (size && bpf_skb_load_bytes(skb, p->off, &b, 1)) b = 0;
     h->ack = p->ack;
     h->alone = 0;
   } else if ((h->phase == START && !h->line) || h->phase == RESYNC) {   // must look like a start line before anything is spent on it
-    if (h->seen & HTTP && h->phase == START) b = size ? 'H' : 0;        // as it did before; a look costs 25 ns
+    if (!unlikely(!(h->seen & HTTP && h->phase == START))) b = size ? 'H' : 0;        // as it did before; a look costs 25 ns
     else if (size && bpf_skb_load_bytes(skb, p->off, &b, 1)) b = 0;
-    if (h->phase == RESYNC) {
+    if (unlikely(h->phase == RESYNC)) {
       tentative = 1;
       if (b < 'A' || b > 'Z') {
         u32 kind = f->joined && size && !(h->seen & HTTP) && !(o->seen & HTTP) ? http_kind(skb, p) : OPEN;
@@ -130,11 +130,11 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
         outcome(c, COUNT_skipped);
         return fin ? http_end_of(skb, f, d, other, k, p) : 0;
       }
-    } else if (!size) {
+    } else if (unlikely(!size)) {
       leave(door);
       outcome(c, COUNT_end);
       return http_end_of(skb, f, d, other, k, p);
-    } else if ((b <= ' ' || b > '~') && b != '\r' && b != '\n') {
+    } else if (unlikely((b <= ' ' || b > '~') && b != '\r' && b != '\n')) {
       if (!(h->seen & HTTP)) { leave(door); return http_stop(c, f, p->ifindex, http_kind(skb, p)); }
       h->cause = HTTP_COUNT_resync_syntax;
     }
@@ -152,7 +152,7 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
   s->m.direction = 0; s->pm.direction = 1 + p->direction; s->pm.number = 0;
   __builtin_memcpy(&s->key, k, sizeof *k);
   __builtin_memcpy(&s->d, d, sizeof *d);
-  if (!h->cause && (h->line || h->seen & SKIP || (h->phase == HEAD && h->role == REQUEST))) {
+  if (unlikely(!h->cause && (h->line || h->seen & SKIP || (h->phase == HEAD && h->role == REQUEST)))) {
     struct http_part *part = http_partial.lookup(&s->pm);
     if (part) {
       copy8(&s->p, &part->p, sizeof s->p / 8);

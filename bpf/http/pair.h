@@ -3,7 +3,7 @@
 // Each request of a connection gets the next number, each final response takes the next. After a loss on either side the numbers mean nothing until a
 // response begins exactly at the byte that its request had acknowledged, and no other request can have acknowledged the same: that request (the anchor)
 // began a segment, the byte before it was seen, it acknowledged all that the server had sent and more than the segment before, and the connection never
-// had two requests under way. What is paired from then on carries HTTP_FLAG_RESYNCHRONISED.
+// had two requests under way; and that response acknowledges that request. What is paired from then on carries HTTP_FLAG_RESYNCHRONISED.
 
 static __always_inline u32 is_open(struct http_pending *p, u32 number) { return p && p->m.number == number && !p->sent; }
 
@@ -70,7 +70,7 @@ static __always_inline void copy_pending(struct http_pending *to, struct http_pe
   u32 wide = V(to->wide) | V(from->wide);
   copy8(t, f, HTTP_BEFORE / 8);
   copy8(t + HTTP_BEHIND, f + HTTP_BEHIND, (HTTP_END - HTTP_BEHIND) / 8);
-  if (!wide) return;
+  if (!unlikely(wide)) return;
   copy8(t + HTTP_BEFORE, f + HTTP_BEFORE, (HTTP_BEHIND - HTTP_BEFORE) / 8);
   copy8(t + HTTP_END, f + HTTP_END, (sizeof *to - HTTP_END) / 8);
 }
@@ -98,13 +98,18 @@ static __always_inline void open_request(struct http_scratch *s, struct http_dir
   struct http_pending *p = http_pending.lookup(&s->m);
   V(s->k) = 0;
   if (p) V(s->k) = p->sent ? 1 : (s32)(p->m.number - V(s->other_number)) < 0 ? 2 : 0;
-  if (V(s->k) == 2) http_count(s, HTTP_COUNT_given_up);         // its response was passed over after a loss
+  if (unlikely(V(s->k) == 2)) http_count(s, HTTP_COUNT_given_up);         // its response was passed over after a loss
   if (p && V(s->k)) {
     copy_pending(p, n);                                         // an update takes 180 ns, this 30
     return;
   }
   if (p) V(s->m.number) = V(r->number) | HTTP_OWN_KEY;
   http_pending.update(&s->m, n);
+}
+
+// Can the response be the answer to this request, after a loss? Whoever answers a request has received it, and says so with every segment.
+static __always_inline u32 answers(struct http_scratch *s, struct http_direction *h, struct http_pending *p) {
+  return p && p->alone && p->r.request_ack == V(h->first) && (s32)(V(h->ack) - p->r.request_seq - p->r.request_head) >= 0;
 }
 
 // The request of the final response whose head is complete, or none.
@@ -114,8 +119,8 @@ static __always_inline struct http_pending *pair(struct http_scratch *s, struct 
   V(s->k) = V(s->sure) ? V(h->number) : V(s->other_number) - 1;
   struct http_pending *p = find(&s->m, V(s->k));
   if (V(s->sure)) return p;
-  if (!p || !p->alone || p->r.request_ack != V(h->first)) p = find(&s->m, V(s->other_number));
-  if (!p || !p->alone || p->r.request_ack != V(h->first) || V(s->other_pipelined)) return 0;
+  if (!answers(s, h, p)) p = find(&s->m, V(s->other_number));
+  if (!answers(s, h, p) || V(s->other_pipelined)) return 0;
   V(h->number) = p->m.number;
   V(h->resynchronised) = 1;
   if ((s32)(V(h->number) - V(s->other_floor)) < 0) return p;    // a request before the loss heals nothing

@@ -8,7 +8,7 @@ static long (*probe_read_kernel)(void *to, u32 size, const void *from) = (void *
 static __always_inline int refill(struct __sk_buff *skb, struct http_scratch *s, struct http_direction *h, u32 end) {
   u32 line_held = end - V(s->line), skip = V(h->seen) & SKIP;   // of a line that is skipped, its end will be looked at
   if (skip) line_held = 0;
-  if ((line_held || skip) && end != HTTP_CARRY) copy8(s->b, &s->b[(end - HTTP_CARRY) & HTTP_MASK], HTTP_CARRY / 8);
+  if (unlikely((line_held || skip) && end != HTTP_CARRY)) copy8(s->b, &s->b[(end - HTTP_CARRY) & HTTP_MASK], HTTP_CARRY / 8);
   V(s->line) = HTTP_CARRY - line_held;
   V(h->line) = line_held;
   V(s->pos) = V(s->end) = HTTP_CARRY;
@@ -16,7 +16,7 @@ static __always_inline int refill(struct __sk_buff *skb, struct http_scratch *s,
   u64 n = V(s->stop) - nxt;
   s32 there = V(s->there) - nxt;
   if (!n) return 0;
-  if (there <= 0) {                                             // a capture that left bytes out
+  if (unlikely(there <= 0)) {                                             // a capture that left bytes out
     fail(h, HTTP_COUNT_resync_truncated);
     V(s->nxt) = V(s->stop);
     return 1;
@@ -27,7 +27,7 @@ static __always_inline int refill(struct __sk_buff *skb, struct http_scratch *s,
   V(s->nxt) = nxt + n;
   V(s->end) = HTTP_CARRY + n;
   long failed;
-  if (V(s->kept)) {
+  if (unlikely(V(s->kept))) {
     struct held *x = held.lookup(&s->slot);
     failed = !x || probe_read_kernel(s->b + HTTP_CARRY, n, x->data + (nxt & (HELD_WINDOW - 1)));
     if (!x || !owns(x, s->m.flow, s->direction)) {       // looked at behind the bytes: who takes the slot says so before it writes
@@ -36,7 +36,7 @@ static __always_inline int refill(struct __sk_buff *skb, struct http_scratch *s,
       return 1;
     }
   } else failed = bpf_skb_load_bytes(skb, nxt, s->b + HTTP_CARRY, n);
-  if (failed) fail(h, HTTP_COUNT_resync_truncated);
+  if (unlikely(failed)) fail(h, HTTP_COUNT_resync_truncated);
   return 1;
 }
 
@@ -91,7 +91,7 @@ static __always_inline struct http_pending *head_end(struct http_scratch *s, str
   if (V(h->interim)) { V(h->phase) = START; return 0; }
   V(s->from) = V(s->n);
   struct http_pending *p = pair(s, h);
-  if (!p) {                                                     // was it a HEAD? so where the response ends is not known either
+  if (unlikely(!p)) {                                           // was it a HEAD? so where the response ends is not known either
     http_count(s, HTTP_COUNT_unpaired);
     fail(h, HTTP_COUNT_resync_unpaired);
     return 0;
@@ -106,7 +106,7 @@ static __always_inline struct http_pending *head_end(struct http_scratch *s, str
   V(s->k) = p->r.method;
   u32 bodiless = status == 204 || status == 304 || V(s->k) == HTTP_METHOD_HEAD;
   if (status == 101 || (V(s->k) == HTTP_METHOD_CONNECT && status < 300)) { bodiless = 1; V(s->verdict) = OPAQUE_UPGRADED; }
-  if (!bodiless && V(h->seen) & CONFLICT) {                     // its status is certain, nothing that follows is
+  if (unlikely(!bodiless && V(h->seen) & CONFLICT)) {                     // its status is certain, nothing that follows is
     bodiless = 1;
     http_count(s, HTTP_COUNT_length_conflict);
     V(s->verdict) = OPAQUE_DISTRUSTED;
@@ -155,8 +155,8 @@ int http_stream(struct __sk_buff *skb) {
   struct http_direction *h = http_of(&s->d);
 #pragma clang loop unroll(disable)
   for (u32 i = 0; i < HTTP_STEPS; i++) {
-    if (V(s->early)) { programs.call(skb, PROGRAM_http_early); goto spent; }
-    if (V(h->cause)) { programs.call(skb, PROGRAM_http_settle); goto spent; }
+    if (unlikely(V(s->early))) { programs.call(skb, PROGRAM_http_early); goto spent; }
+    if (unlikely(V(h->cause))) { programs.call(skb, PROGRAM_http_settle); goto spent; }
     u32 phase = V(h->phase), pos = V(s->pos), end = V(s->end), line, nl, cut = 0;
     struct http_pending *p = 0;
     if (phase >= FIXED) {
@@ -210,15 +210,15 @@ found:
     V(s->start) = line;
     V(s->eol) = nl - (s->b[(nl - 1) & HTTP_MASK] == '\r');
     V(s->cut) = cut;
-    if (seen & SKIP) {
+    if (unlikely(seen & SKIP)) {
       if (cut) continue;
       if (phase == CHUNK_EXTENSION) chunk_begins(s, h);
       if (phase == HEAD) long_line(s, h, V(s->eol));
       continue;
     }
     line_read(s, h, phase);
-    if (V(s->id)) { programs.call(skb, PROGRAM_http_odd); goto spent; }
-    if (V(h->cause)) continue;
+    if (unlikely(V(s->id))) { programs.call(skb, PROGRAM_http_odd); goto spent; }
+    if (unlikely(V(h->cause))) continue;
     if (V(h->phase) == HEAD && !V(s->ready) && V(s->pos) + 2 <= V(s->end)) {     // the empty line behind it, in the same step
       u32 at = V(s->pos);
       u16 two = *(volatile u16 *)&s->b[at & HTTP_MASK];
@@ -237,9 +237,9 @@ spent:
 out:;
   u32 phase = V(h->phase), line = V(h->line);
   if (phase >= FIXED) V(h->line) = line = 0;
-  if (s->d.ahead != s->d.ahead_end && (s32)(s->d.next - s->d.ahead) >= 0) programs.call(skb, PROGRAM_http_ahead);
+  if (unlikely(s->d.ahead != s->d.ahead_end) && (s32)(s->d.next - s->d.ahead) >= 0) programs.call(skb, PROGRAM_http_ahead);
   if (phase == START && line && !V(s->carried)) V(h->start_ns) = V(s->now);
-  if (line || V(h->seen) & SKIP || (phase == HEAD && V(h->role) == REQUEST)) {
+  if (unlikely(line || V(h->seen) & SKIP || (phase == HEAD && V(h->role) == REQUEST))) {
     struct http_part *part = http_partial.lookup(&s->pm);       // once a flow has needed an entry it keeps it: cheaper than a new one each time
     if (part) copy8(part, s, sizeof *part / 8);
     else http_partial.update(&s->pm, (struct http_part *)s);
@@ -248,6 +248,6 @@ out:;
   if (!f || f->id != s->m.flow) return 0;                       // evicted meanwhile
   __builtin_memcpy(&f->d[s->direction & 1], &s->d, sizeof s->d);
   leave(&f->doors[s->direction & 1]);
-  if (V(s->fin) || V(s->verdict) || (!f->known && V(h->seen) & HTTP)) { s->entered_by_stream = 1; programs.call(skb, PROGRAM_http_end); }
+  if (unlikely(V(s->fin) || V(s->verdict) || (!f->known && V(h->seen) & HTTP))) { s->entered_by_stream = 1; programs.call(skb, PROGRAM_http_end); }
   return 0;
 }

@@ -1,0 +1,40 @@
+"""Pairings that only look right: whatever the tap has missed, an answer is given to no request that it cannot belong to."""
+
+from __future__ import annotations
+
+from otel_ebpf_receiver.sources.http.record import Flag
+from tests.kernel.harness import Kernel
+from tests.wire.exchange import CLIENT, SERVER
+from tests.wire.flow import Ends
+from tests.wire.packets import ACK, PSH
+
+GET = b"GET /%d HTTP/1.1\r\n\r\n"
+ANSWER = b"HTTP/1.1 %d OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def joined(kernel: Kernel, client: str, *, acknowledged: bool) -> list[tuple[int, int]]:
+    """A connection that is joined in the middle: the tail of a body, of an answer, a request, and an answer that acknowledges it, or not. (status, flags) of the records."""
+    ends = Ends((client, 4000), ("10.12.0.2", 80))
+    request, answer = GET % 3, ANSWER % 404
+    kernel.drain()
+    for side, seq, ack, payload in (
+        (CLIENT, 96, 500, b"tail"),
+        (SERVER, 500, 100, b"ok"),
+        (CLIENT, 100, 502, request),
+        (SERVER, 502, 100 + len(request) * acknowledged, answer),
+    ):
+        kernel.programs.test_run(ends.frame(side, seq, ack, PSH | ACK, payload))
+    return [(one["status"], one["flags"]) for one in kernel.drain()]
+
+
+def test_an_answer_that_acknowledges_the_request(kernel: Kernel) -> None:
+    """It begins where the request had acknowledged, and the server had received the request: it is its answer."""
+    assert joined(kernel, "10.12.0.1", acknowledged=True) == [(404, Flag.RESYNCHRONISED)]
+
+
+def test_an_answer_that_does_not_acknowledge_the_request(kernel: Kernel) -> None:
+    """The server had not received the request when it sent this: an earlier one was under way, and the answer is refused and counted."""
+    before = kernel.counters()["http_unpaired"]
+
+    assert joined(kernel, "10.12.0.3", acknowledged=False) == []
+    assert kernel.counters()["http_unpaired"] == before + 1
