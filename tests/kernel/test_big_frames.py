@@ -50,6 +50,7 @@ class Wire:
             if self.kernel.counters()["packets"] - seen >= sent:
                 break
             time.sleep(0.001)
+        time.sleep(0.02)  # a packet is counted before its record is made
         return self.kernel.drain()
 
 
@@ -99,8 +100,8 @@ def one_frame(flow: Flow, side: int, data: bytes) -> None:
     flow.emit(side, at, data)
 
 
-def complaints(flow: Flow, got: list[dict[str, Any]]) -> list[str]:
-    """Times are the kernel's own here; all else is compared."""
+def complaints(flow: Flow, got: list[dict[str, Any]], *, lossy: bool = False) -> list[str]:
+    """Times are the kernel's own here; all else is compared. `lossy`: what is reported must be true, and that is all."""
     truth = reference.read(bytes(flow.streams[CLIENT]), bytes(flow.streams[SERVER]), [])
     for g in got:
         assert 0 < g["request_start_ns"] <= g["request_end_ns"] <= g["response_start_ns"] <= g["response_end_ns"]
@@ -108,7 +109,7 @@ def complaints(flow: Flow, got: list[dict[str, Any]]) -> list[str]:
         assert number is not None
         want = expectation.expected(flow, truth, number)
         g |= {name: want[name] for name in want if name.endswith("_ns")}
-    return harness.exact(flow, truth, got)
+    return harness.truthful(flow, truth, got) if lossy else harness.exact(flow, truth, got)
 
 
 @pytest.mark.parametrize("what", ["requests", "answers", "chunks"])
@@ -134,6 +135,27 @@ def test_a_frame_of_64_kib_is_handled_whole(wire: Wire, what: str) -> None:
 
     assert not complaints(flow, got)[:10]
     assert wire.kernel.counters()["http_resync_budget"] == before
+
+
+def test_more_than_a_run_may_read(wire: Wire) -> None:
+    """Of more requests in one frame than the budget allows, the first are reported, none falsely; the rest is counted."""
+    flow = Flow(play.random_ends(random.Random(4), wire.kernel.next()))
+    flow = Flow(Ends(flow.ends.client, flow.ends.server, flow.ends.isn))
+    flow.handshake()
+    before = wire.kernel.counters()
+    smallest = b"GET / HTTP/1.1\n\n"
+    count = 65000 // len(smallest)
+    one_frame(flow, CLIENT, smallest * count)
+    flow.transmit(SERVER, ANSWER * count)
+    flow.transmit(CLIENT, GET % 1)
+    flow.transmit(SERVER, ANSWER)
+
+    got = wire.carry(flow)
+
+    after = wire.kernel.counters()
+    assert after["http_resync_budget"] == before["http_resync_budget"] + 1
+    assert 3000 < len(got) < count
+    assert not complaints(flow, got, lossy=True)[:10]
 
 
 @pytest.mark.parametrize("asks", ["from afar", "from here"])
