@@ -6,6 +6,10 @@ enum { NEW, KNOWN };                                            // stage of a di
 // Marks of a direction: its FIN was seen; one came before missing bytes; the byte before was not seen; nothing was seen yet; all of `ahead`, of `second` was kept.
 enum { ENDED = 1, AHEAD_FIN = 2, AFTER_GAP = 4, FIRST = 8, KEPT_AHEAD = 16, KEPT_SECOND = 32 };
 
+// `entered` and `left` differ by the CPUs that are inside or at the door (outcome.h). acked: what was acknowledged last, bare acknowledgements included while
+// a segment is missing.
+struct door { u32 entered, left, acked; };
+
 struct direction {
   u64 left;                                                     // bytes that the owner lets pass unseen
   u32 next, ack;                                                // sequence number expected; acknowledgement sent last with data
@@ -16,18 +20,16 @@ struct direction {
   u16 slot;                                                     // in `held`
   u32 turns;                                                    // segments that began with something else, while nothing is known
   u64 owner[OWNER_WORDS];                                       // the owner's state of this direction
+  struct door door;                                             // the rest is what an owner may carry away and bring back
 };
 
 // Why a connection is not looked at any more. One lookup, then it is left alone.
 enum { OPEN, OPAQUE_TLS, OPAQUE_HTTP2, OPAQUE_OTHER, OPAQUE_UPGRADED, OPAQUE_DISTRUSTED, UNWATCHED, IGNORED };
 
-// Beside a direction, for owners carry that away and back. `entered` and `left` differ by the CPUs that are inside or at the door (outcome.h). acked: what
-// was acknowledged last, bare acknowledgements included while a segment is missing.
-struct door { u32 entered, left, acked; };
+#define CARRIED __builtin_offsetof(struct direction, door)
 
 struct flow {
   struct direction d[2];
-  struct door doors[2];
   u64 id;                                                       // never used twice
   u32 generation;                                               // of the watch list, when it was asked
   u8 verdict, owner, closer, joined;                            // owner: its slot in `programs`. closer: 1 + direction of the first FIN

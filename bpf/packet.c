@@ -245,7 +245,7 @@ int packet(struct __sk_buff *skb) {
 
   struct flow *f = flows.lookup(&k);
   if (unlikely(bare)) {                                         // does it acknowledge what is missing?
-    struct door *o = f ? &f->doors[back & 1] : 0;
+    struct door *o = f ? &f->d[back & 1].door : 0;
     if (o && (s32)(p->ack - V(o->acked)) > 0) V(o->acked) = p->ack;
     return outcome(c, COUNT_bare_ack);
   }
@@ -278,7 +278,7 @@ int packet(struct __sk_buff *skb) {
     own_flow(f);
   }
   struct direction *d = &f->d[back & 1], *other = &f->d[!back];
-  struct door *door = &f->doors[back & 1];
+  struct door *door = &d->door;
   if (unlikely(!enter(door))) return outcome(c, COUNT_collided);          // as if it had not been seen
   u32 seq = p->seq, size = p->size, fin = p->flags & TCP_FIN;
   if (unlikely(p->flags & TCP_RST)) {                            // RFC 5961: only at the expected place; data in it is no part of the stream
@@ -303,12 +303,12 @@ int packet(struct __sk_buff *skb) {
   u32 hole = 0;
   if (unlikely(old < 0)) {
     u32 gap = hole = -old;
-    if (gap > WILD && (s32)(V(f->doors[!back].acked) - seq) < -WILD) { leave(door); return outcome(c, COUNT_wild); }
+    if (gap > WILD && (s32)(V(other->door.acked) - seq) < -WILD) { leave(door); return outcome(c, COUNT_wild); }
     if (d->left >= gap) {                                       // inside a body: which bytes they were does not matter
       d->left -= gap;
       if (!d->left || !size) own_end_unseen(d);
     }
-    else if (!own_waits(d) || (other->stage != NEW && (s32)(V(f->doors[!back].acked) - d->next) > 0) || gap > WILD) {
+    else if (!own_waits(d) || (other->stage != NEW && (s32)(V(other->door.acked) - d->next) > 0) || gap > WILD) {
       u32 waited = d->ahead_end - d->ahead + d->second_end - d->second;
       own_lost(d);                                              // truly unseen: the other side has acknowledged more
       u32 slot = d->slot;

@@ -151,7 +151,7 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
   s->m.flow = s->pm.flow = f->id;
   s->m.direction = 0; s->pm.direction = 1 + p->direction; s->pm.number = 0;
   __builtin_memcpy(&s->key, k, sizeof *k);
-  __builtin_memcpy(&s->d, d, sizeof *d);
+  __builtin_memcpy(&s->d, d, CARRIED);
   if (unlikely(!h->cause && (h->line || h->seen & SKIP || (h->phase == HEAD && h->role == REQUEST)))) {
     struct http_part *part = http_partial.lookup(&s->pm);
     if (part) {

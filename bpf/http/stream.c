@@ -246,8 +246,9 @@ out:;
   }
   struct flow *f = flows.lookup(&s->key);
   if (!f || f->id != s->m.flow) return 0;                       // evicted meanwhile
-  __builtin_memcpy(&f->d[s->direction & 1], &s->d, sizeof s->d);
-  leave(&f->doors[s->direction & 1]);
+  struct direction *d = &f->d[s->direction & 1];
+  __builtin_memcpy(d, &s->d, CARRIED);
+  leave(&d->door);
   if (unlikely(V(s->fin) || V(s->verdict) || (!f->known && V(h->seen) & HTTP))) { s->entered_by_stream = 1; programs.call(skb, PROGRAM_http_end); }
   return 0;
 }

@@ -13,7 +13,7 @@ ANSWER = b"HTTP/1.1 %d OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def joined(kernel: Kernel, client: str, *, acknowledged: bool) -> list[tuple[int, int]]:
-    """A connection that is joined in the middle: the tail of a body, of an answer, a request, and an answer that acknowledges it, or not. (status, flags) of the records."""
+    """(status, flags) of the records of a connection that is joined before a request, whose answer acknowledges it or not."""
     ends = Ends((client, 4000), ("10.12.0.2", 80))
     request, answer = GET % 3, ANSWER % 404
     kernel.drain()
