@@ -13,7 +13,9 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+from otel_ebpf_receiver.export.http.proxy import Proxy
 
 Endpoint = tuple[str, int]
 Register = Callable[[Endpoint, Endpoint], None]
@@ -24,14 +26,21 @@ def register_nothing(local: Endpoint, remote: Endpoint) -> None:
     """For an exporter whose connections nobody captures."""
 
 
+class Tls(Protocol):
+    """What makes a socket a TLS one: an `ssl.SSLContext`, or what stands for one whose files may change."""
+
+    def wrap_socket(self, sock: socket.socket, *, do_handshake_on_connect: bool, server_hostname: str | None) -> ssl.SSLSocket: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to connect: a host and port, or the path of a unix socket; with a TLS context for https."""
+    """Where to connect: a host and port, or the path of a unix socket; with TLS for https, and through a proxy where there is one."""
 
     host: str
     port: int
     unix_path: str | None = None
-    tls: ssl.SSLContext | None = None
+    tls: Tls | None = None
+    proxy: Proxy | None = None
 
     def __str__(self) -> str:
         return self.unix_path or f"{self.host}:{self.port}"
@@ -60,6 +69,8 @@ class OwnConnection(http.client.HTTPConnection):
         if self._target.tls is None:
             self.sock = raw
             return
+        if self._target.proxy is not None:
+            self._tunnel_through(raw, self._target.proxy)
         # The handshake comes after the socket is known to abort(), which could not end it otherwise.
         self._raw = secured = self._target.tls.wrap_socket(raw, server_hostname=self._target.host, do_handshake_on_connect=False)
         try:
@@ -103,14 +114,30 @@ class OwnConnection(http.client.HTTPConnection):
     def _connect_tcp(self) -> socket.socket:
         failure: OSError | None = None
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
-        for family, _, _, _, address in socket.getaddrinfo(self._target.host, self._target.port, type=socket.SOCK_STREAM):
+        where = self._target.proxy or self._target
+        for family, _, _, _, address in socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM):
             try:
                 return self._connect_address(family, address, deadline)
             except OSError as error:
                 failure = error
                 if self._aborted:
                     break
-        raise failure or OSError(f"'{self._target.host}' has no address")
+        raise failure or OSError(f"'{where.host}' has no address")
+
+    def _tunnel_through(self, raw: socket.socket, proxy: Proxy) -> None:
+        """Asks the proxy for a way to the server; from there on it sees TLS only."""
+        host = f"[{self._target.host}]" if ":" in self._target.host else self._target.host
+        server = f"{host}:{self._target.port}"
+        authorization = f"Proxy-Authorization: {proxy.authorization}\r\n" if proxy.authorization else ""
+        try:
+            raw.sendall(f"CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n{authorization}\r\n".encode())
+            with http.client.HTTPResponse(raw, method="CONNECT") as response:
+                response.begin()
+                if response.status // 100 != 2:
+                    raise OSError(f"the proxy '{proxy.host}:{proxy.port}' answered {response.status} {response.reason}")
+        except BaseException:
+            self._release(raw)
+            raise
 
     def _connect_address(self, family: int, address: tuple[Any, ...], deadline: float | None) -> socket.socket:
         source = _source_address(family, address)

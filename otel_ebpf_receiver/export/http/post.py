@@ -56,6 +56,8 @@ class Poster:
         self._ignore = ignore
         self._unignore = unignore
         self._headers = _headers(resource)
+        # A proxy that is not a tunnel is told the whole URL (RFC 9112 3.2.2).
+        self._path = f"http://{self._headers['host']}{resource.path}" if _is_forwarded(resource.target) else resource.path
         self._connection: OwnConnection | None = None
         self._closed = False
 
@@ -115,7 +117,7 @@ class Poster:
 
     def _exchange(self, connection: OwnConnection, body: bytes) -> Answer:
         try:
-            connection.request("POST", self._resource.path, body, self._headers)
+            connection.request("POST", self._path, body, self._headers)
         except (BrokenPipeError, ConnectionResetError):
             # A server may refuse by the head alone and close; its answer can still be there to read.
             with contextlib.suppress(OSError, http.client.HTTPException):
@@ -158,4 +160,10 @@ def _headers(resource: Resource) -> dict[str, str]:
     headers = {"user-agent": user_agent(), "host": host if target.has_default_port else f"{host}:{target.port}", **resource.headers}
     if resource.is_gzip:
         headers["content-encoding"] = "gzip"
+    if _is_forwarded(target) and target.proxy is not None and target.proxy.authorization:
+        headers["proxy-authorization"] = target.proxy.authorization
     return headers
+
+
+def _is_forwarded(target: Target) -> bool:
+    return target.proxy is not None and target.tls is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlencode, urlsplit
@@ -14,6 +15,7 @@ from otel_ebpf_receiver.export.complaints import Complaints
 from otel_ebpf_receiver.export.destination import Signal
 from otel_ebpf_receiver.export.http.connection import Register, Target, register_nothing
 from otel_ebpf_receiver.export.http.post import Poster, Resource
+from otel_ebpf_receiver.export.http.proxy import proxy_for
 from otel_ebpf_receiver.export.influxdb.columns import Columns
 from otel_ebpf_receiver.export.influxdb.red import RedLines
 from otel_ebpf_receiver.export.influxdb.traffic import traffic_lines
@@ -163,5 +165,6 @@ def _resource(options: InfluxOptions) -> Resource:
     headers = {"content-type": "text/plain; charset=utf-8"}
     if options.token:
         headers["authorization"] = f"Token {options.token}"
-    target = Target(parts.hostname, port or (443 if tls else 80), tls=tls)
+    port = port or (443 if tls else 80)
+    target = Target(parts.hostname, port, tls=tls, proxy=proxy_for(parts.scheme, parts.hostname, port, os.environ))
     return Resource(target, f"{parts.path.rstrip('/')}/api/v2/write?{query}", headers, options.is_gzip, options.timeout_s)

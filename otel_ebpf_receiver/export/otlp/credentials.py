@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import socket
 import ssl
 from dataclasses import dataclass, field
 
 from otel_ebpf_receiver.errors import ExportError
 from otel_ebpf_receiver.export.otlp.options import OtlpOptions
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,50 @@ def read_credentials(options: OtlpOptions) -> Credentials:
     )
     tls_context(options)
     return credentials
+
+
+class Files:
+    """Tells when the files of the options are no longer those that were read: certificates are renewed while the agent runs."""
+
+    def __init__(self, options: OtlpOptions) -> None:
+        self._paths = [path for path in (options.certificate, options.client_key, options.client_certificate) if path is not None]
+        self._seen = self._look()
+
+    def have_changed(self) -> bool:
+        """Whether they differ from what they were when this last said so."""
+        now = self._look()
+        has_changed, self._seen = now != self._seen, now
+        return has_changed
+
+    def _look(self) -> list[tuple[int, ...]]:
+        out: list[tuple[int, ...]] = []
+        for path in self._paths:
+            try:
+                found = os.stat(path)
+                out.append((found.st_ino, found.st_mtime_ns, found.st_size))
+            except OSError:
+                out.append(())
+        return out
+
+
+class RotatingTls:
+    """A verifying client context that is made anew, for the next connection, when its files have changed. While they cannot be used, half of
+    a pair is written, say, the old ones go on. Raises `ExportError` at construction."""
+
+    def __init__(self, options: OtlpOptions) -> None:
+        self._options, self._files = options, Files(options)
+        self._context = tls_context(options)
+        self._is_stale = False
+
+    def wrap_socket(self, sock: socket.socket, *, do_handshake_on_connect: bool, server_hostname: str | None) -> ssl.SSLSocket:
+        """Like that of a context."""
+        self._is_stale |= self._files.have_changed()
+        if self._is_stale:
+            try:
+                self._context, self._is_stale = tls_context(self._options), False
+            except ExportError as error:
+                logger.warning("changed certificates cannot be used", extra={"reason": str(error)})
+        return self._context.wrap_socket(sock, do_handshake_on_connect=do_handshake_on_connect, server_hostname=server_hostname)
 
 
 def tls_context(options: OtlpOptions) -> ssl.SSLContext:

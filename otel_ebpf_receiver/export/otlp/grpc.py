@@ -8,6 +8,7 @@ opaque to the HTTP/1 source.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,13 +16,15 @@ import grpc
 from opentelemetry.exporter.otlp.proto.grpc import _USER_AGENT_HEADER_VALUE
 from opentelemetry.exporter.otlp.proto.grpc.exporter import OTLPExporterMixin
 
+from otel_ebpf_receiver.errors import ExportError
 from otel_ebpf_receiver.export.destination import Signal
 from otel_ebpf_receiver.export.http.user_agent import user_agent
 from otel_ebpf_receiver.export.otlp.answers import OVERSIZE, RESPONSES, WORDS_MAX, accepted, retry_delay_s
-from otel_ebpf_receiver.export.otlp.credentials import read_credentials
+from otel_ebpf_receiver.export.otlp.credentials import Files, read_credentials
 from otel_ebpf_receiver.export.otlp.options import Compression, OtlpOptions
 from otel_ebpf_receiver.export.sender import Answer, Verdict
 
+logger = logging.getLogger(__name__)
 METHODS: dict[Signal, str] = {
     Signal.TRACES: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     Signal.METRICS: "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
@@ -93,12 +96,15 @@ class GrpcTransport:
     """One channel to one target; `send` belongs to one thread, `abort` and `close` to any."""
 
     def __init__(self, options: OtlpOptions, signal: Signal) -> None:
-        self._options = options
+        self._options, self._signal = options, signal
+        self._files, self._is_stale = Files(options), False
         self._exporter = BytesExporter(options, signal)
         self._call: Any = None
+        self._is_closed = False
 
     def send(self, body: bytes, limit_s: float | None = None) -> Answer:
         """Exports `body`; every status is an answer."""
+        self._renew()
         timeout_s = min((limit for limit in (self._options.timeout_s, limit_s) if limit is not None), default=None)
         try:
             self._call = self._exporter.call(body, timeout_s)
@@ -119,8 +125,22 @@ class GrpcTransport:
 
     def close(self) -> None:
         """Closes the channel. Safe twice."""
+        self._is_closed = True
         if not self._exporter._shutdown:
             self._exporter.shutdown()
+
+    def _renew(self) -> None:
+        """A channel keeps the certificates it was made with: when their files have changed another takes its place."""
+        self._is_stale |= self._options.is_secure and self._files.have_changed()
+        if not self._is_stale or self._is_closed:
+            return
+        try:
+            old, self._exporter = self._exporter, BytesExporter(self._options, self._signal)
+        except ExportError as error:
+            logger.warning("changed certificates cannot be used", extra={"reason": str(error)})
+            return
+        self._is_stale = False
+        old.shutdown()
 
     def _hint(self) -> str:
         if self._options.is_secure and "://" not in self._options.endpoint:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from urllib.parse import urlsplit
 
 from otel_ebpf_receiver.export.destination import Signal
 from otel_ebpf_receiver.export.http.connection import Register, Target, register_nothing
 from otel_ebpf_receiver.export.http.post import Poster, Resource
+from otel_ebpf_receiver.export.http.proxy import proxy_for
 from otel_ebpf_receiver.export.otlp.answers import accepted_bytes, words_of
-from otel_ebpf_receiver.export.otlp.credentials import tls_context
+from otel_ebpf_receiver.export.otlp.credentials import RotatingTls
 from otel_ebpf_receiver.export.otlp.options import Compression, OtlpOptions
 from otel_ebpf_receiver.export.sender import Answer
 
@@ -46,8 +48,9 @@ def _resource(options: OtlpOptions, signal: Signal) -> Resource:
         target, path = Target("localhost", 0, unix_path=socket_path), f"/v1/{signal}"
     else:
         parts = urlsplit(options.endpoint)
-        tls = tls_context(options) if options.is_secure else None
-        target = Target(parts.hostname or "localhost", parts.port or (443 if tls else 80), tls=tls)
+        tls = RotatingTls(options) if options.is_secure else None
+        host, port = parts.hostname or "localhost", parts.port or (443 if tls else 80)
+        target = Target(host, port, tls=tls, proxy=proxy_for(parts.scheme, host, port, os.environ))
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Resource(
         target,
