@@ -125,9 +125,6 @@ class Watching:
     receiver: HttpReceiver
     api: FakeApi
 
-    def status(self, path: str = "/status") -> str:
-        raise NotImplementedError
-
 
 class Cluster:
     """Nodes on one wire, with the addresses 192.168.0.1 and so on; `outside` is .254 and has no agent."""
@@ -218,11 +215,11 @@ def made_of(folder: Path, nodes: int = 1, *, is_bridged: bool = True) -> Iterato
 
 
 @contextlib.contextmanager
-def serving(*pods: Pod | Node, port: int = PORT) -> Iterator[None]:
+def serving(*pods: Pod | Namespace, port: int = PORT) -> Iterator[None]:
     """An HTTP server in each."""
     with contextlib.ExitStack() as stack:
         for pod in pods:
-            stack.enter_context(http_server(pod.ns.command(), port=port))
+            stack.enter_context(http_server(pod.command(), port=port))
         yield
 
 

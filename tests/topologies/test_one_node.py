@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.topologies.stage import PORT, counted, load, made_of, serving, told
+from tests.topologies.stage import CLIENT, PORT, SERVER, counted, load, made_of, serving, spans, told
 
 COUNT = 20
 
@@ -23,3 +23,93 @@ def test_two_pods_of_a_node(tmp_path: Path, is_bridged: bool) -> None:
 
     assert told(watching, "/two") == {("C", front.uid): COUNT, ("S", back.uid): COUNT}
     assert counted(watching) == {("C", front.uid): COUNT, ("S", back.uid): COUNT}
+
+
+@pytest.mark.parametrize("is_bridged", [True, False], ids=["bridge", "routed"])
+def test_a_service_by_its_address(tmp_path: Path, is_bridged: bool) -> None:
+    """The asker's side names the Service, the answerer's the real asker; both spans are one trace, the second below the first."""
+    with made_of(tmp_path, is_bridged=is_bridged) as made:
+        (node,) = made.nodes
+        front, back = node.pod("front"), node.pod("back")
+        made.service("store", "10.96.0.1", back)
+        with serving(back), made.watched() as (watching,):
+            load(front.command(), "http://10.96.0.1/service", COUNT)
+            assert watching.running.stop() == 0
+
+    asked = {one.trace: one for one in spans(watching, "/service") if one.kind == CLIENT}
+    answered = {one.trace: one for one in spans(watching, "/service") if one.kind == SERVER}
+    assert told(watching, "/service") == counted(watching) == {("C", front.uid): COUNT, ("S", back.uid): COUNT}
+    assert {(one.attributes["server.address"], one.attributes["peer.service"]) for one in asked.values()} == {("store.shop", "store")}
+    assert {one.attributes["peer.service"] for one in answered.values()} == {"front"}
+    assert {trace: one.parent for trace, one in answered.items()} == {trace: one.id for trace, one in asked.items()}
+    assert {one.parent for one in asked.values()} == {b""}
+
+
+def test_a_pod_asks_somebody_outside(tmp_path: Path) -> None:
+    """Behind a masquerade: one CLIENT span of the pod, none of the node whose address goes out."""
+    with made_of(tmp_path) as made:
+        (node,) = made.nodes
+        front = node.pod("front")
+        node.nft("post oifname up0 masquerade")
+        with serving(made.outside), made.watched() as (watching,):
+            load(front.command(), f"http://192.168.0.254:{PORT}/outside", COUNT)
+            assert watching.running.stop() == 0
+
+    assert told(watching, "/outside") == counted(watching) == {("C", front.uid): COUNT}
+
+
+@pytest.mark.parametrize("is_bridged", [True, False], ids=["bridge", "routed"])
+def test_somebody_outside_asks_a_node_port(tmp_path: Path, is_bridged: bool) -> None:
+    """One SERVER span of the pod; the node, whose address the pod sees, asked nothing."""
+    with made_of(tmp_path, is_bridged=is_bridged) as made:
+        (node,) = made.nodes
+        back = node.pod("back")
+        made.service("store", "10.96.0.1", back, node_port=30080)
+        with serving(back), made.watched() as (watching,):
+            load(made.outside.command(), f"http://{node.address}:30080/port", COUNT)
+            assert watching.running.stop() == 0
+
+    assert told(watching, "/port") == counted(watching) == {("S", back.uid): COUNT}
+    assert {one.parent for one in spans(watching, "/port")} == {b""}
+
+
+@pytest.mark.parametrize("is_bridged", [True, False], ids=["bridge", "routed"])
+def test_the_node_asks_a_pod(tmp_path: Path, is_bridged: bool) -> None:
+    """CLIENT of the node, SERVER of the pod, by its address and by its Service."""
+    with made_of(tmp_path, is_bridged=is_bridged) as made:
+        (node,) = made.nodes
+        back = node.pod("back")
+        made.service("store", "10.96.0.1", back)
+        with serving(back), made.watched() as (watching,):
+            load(node.ns.command(), f"http://{back.address}:{PORT}/down", COUNT)
+            assert watching.running.stop() == 0
+
+    assert told(watching, "/down") == counted(watching) == {("C", node.name): COUNT, ("S", back.uid): COUNT}
+
+
+@pytest.mark.parametrize("is_bridged", [True, False], ids=["bridge", "routed"])
+def test_a_pod_asks_a_host_network_pod_of_its_node(tmp_path: Path, is_bridged: bool) -> None:
+    """CLIENT of the pod, SERVER of the pod in the node's network that declares the port."""
+    with made_of(tmp_path, is_bridged=is_bridged) as made:
+        (node,) = made.nodes
+        front, exporter = node.pod("front"), node.host_pod("exporter", 9100)
+        with serving(exporter, port=9100), made.watched() as (watching,):
+            load(front.command(), f"http://{node.address}:9100/up", COUNT)
+            assert watching.running.stop() == 0
+
+    assert told(watching, "/up") == counted(watching) == {("C", front.uid): COUNT, ("S", exporter.uid): COUNT}
+
+
+def test_a_host_network_pod_asked_from_outside_and_on_loopback(tmp_path: Path) -> None:
+    """From outside SERVER alone; on the loopback the node is the client."""
+    with made_of(tmp_path) as made:
+        (node,) = made.nodes
+        exporter = node.host_pod("exporter", 9100)
+        with serving(exporter, port=9100), made.watched() as (watching,):
+            load(made.outside.command(), f"http://{node.address}:9100/outside", COUNT)
+            load(node.ns.command(), "http://127.0.0.1:9100/loop", COUNT)
+            assert watching.running.stop() == 0
+
+    assert told(watching, "/outside") == {("S", exporter.uid): COUNT}
+    assert told(watching, "/loop") == {("C", node.name): COUNT, ("S", exporter.uid): COUNT}
+    assert counted(watching) == {("C", node.name): COUNT, ("S", exporter.uid): 2 * COUNT}

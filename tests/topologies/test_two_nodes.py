@@ -1,0 +1,59 @@
+"""Two nodes with an agent each, which share nothing but the uid of their cluster: one exchange is one trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.kubernetes import cluster
+from tests.topologies.stage import CLIENT, SERVER, Cluster, counted, load, made_of, serving, spans, told
+
+COUNT = 20
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+def agents_service(made: Cluster) -> dict[str, str]:
+    """The headless Service of the agents, which are on both nodes; and the setting that names it."""
+    endpoints = {one.address: one.name for one in made.nodes}
+    made.objects.append(cluster.endpoint_slice("agents", endpoints, namespace="kube-system", port=14318))
+    return {"OTEL_EBPF_RECEIVER_KUBERNETES_AGENTS_SERVICE": "kube-system/agents"}
+
+
+@pytest.mark.parametrize("is_traced", [False, True], ids=["plain", "traceparent"])
+@pytest.mark.parametrize("is_tunnelled", [True, False], ids=["vxlan", "routes"])
+def test_one_exchange_is_one_trace(tmp_path: Path, *, is_tunnelled: bool, is_traced: bool) -> None:
+    """By a Service, through DNAT and a tunnel: each node tells its side once, and the SERVER span hangs from the CLIENT span."""
+    headers = ("-H", f"traceparent: 00-{TRACE}-{PARENT}-01") if is_traced else ()
+    with made_of(tmp_path, 2) as made:
+        one, other = made.nodes
+        front, back = one.pod("front"), other.pod("back")
+        made.tunnel() if is_tunnelled else made.route()
+        made.service("store", "10.96.0.1", back)
+        with serving(back), made.watched(**agents_service(made)) as (asking, answering):
+            load(front.command(), "http://10.96.0.1/far", COUNT, *headers)
+            assert (asking.running.stop(), answering.running.stop()) == (0, 0)
+
+    assert told(asking, "/far") == counted(asking) == {("C", front.uid): COUNT}
+    assert told(answering, "/far") == counted(answering) == {("S", back.uid): COUNT}
+    asked = {(one.trace, one.id): one for one in spans(asking, "/far") if one.kind == CLIENT}
+    answered = {(one.trace, one.parent): one for one in spans(answering, "/far") if one.kind == SERVER}
+    assert asked.keys() == answered.keys()
+    assert len(asked) == COUNT
+    assert {one.trace.hex() for one in asked.values()} == {TRACE} if is_traced else len({one.trace for one in asked.values()}) == COUNT
+    assert {one.parent.hex() for one in asked.values()} == {PARENT if is_traced else ""}
+    assert {one.attributes["peer.service"] for one in answered.values()} == {"front"}
+
+
+def test_a_node_without_an_agent_gives_no_parent(tmp_path: Path) -> None:
+    """The peer's node runs no agent by what the Service says: the SERVER span is a root, hanging from nothing that nobody sent."""
+    with made_of(tmp_path, 2) as made:
+        one, other = made.nodes
+        front, back = one.pod("front"), other.pod("back")
+        made.tunnel()
+        with serving(back), made.watched() as (_, answering):
+            load(front.command(), f"http://{back.address}:8080/root", COUNT)
+            assert answering.running.stop() == 0
+
+    assert told(answering, "/root") == {("S", back.uid): COUNT}
+    assert {one.parent for one in spans(answering, "/root")} == {b""}
