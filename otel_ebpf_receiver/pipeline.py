@@ -212,7 +212,7 @@ class Line:
         return admitted if self.sees_arrivals else Admitted(admitted.records)
 
     def _identify(self, feed: _Feed, part: Asking, now_ns: int) -> tuple[Records, View, Identified] | None:
-        """What can be told now, if anything; the rest waits."""
+        """What can be told now, if anything; the rest waits, if there is room."""
         records, arrived = part.admitted.records, part.admitted.arrived
         view = feed.decoder.decode(records, self._clock.offsets_ns)
         exports = feed.source.exports(view)
@@ -221,11 +221,10 @@ class Line:
             rest = ~exports.own
             other = Admitted(records[rest], None if arrived is None else arrived[rest])
             return self._identify(feed, replace(part, admitted=other), now_ns) if rest.any() else None
-        has_waited = part.has_waited or feed.patience.is_full
-        who = self.identity.identify(view.flows, has_waited=has_waited, arrived=arrived)
+        who = self.identity.identify(view.flows, has_waited=part.has_waited, arrived=arrived)
         if exports:
             self.identity.saw_exports(who, exports.spans, exports.metrics)
-        if who.waits is not None and who.waits.any():
+        if who.waits is not None and who.waits.any() and feed.patience.has_room(who.waits):
             feed.patience.hold(part, who.waits, now_ns)
             ready = ~who.waits
             if not ready.any():

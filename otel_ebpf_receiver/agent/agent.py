@@ -52,7 +52,7 @@ READ_S = 1.0
 """Kernel counters are read and open requests are walked this often."""
 SETTLE_S = 0.5
 """At the end: how long an interval of metrics that is on its way may still take before the last one is made."""
-FINISH_S = 4.0
+FINISH_S = 3.5
 """From SIGTERM to the end of the senders; the rest of the five seconds is for what comes before and after."""
 ALIVE_S = 30.0
 _BEHIND = {Role.WORKLOAD: Behind.WORKLOAD, Role.NODE: Behind.NODE, Role.LOOPBACK: Behind.LOOPBACK}

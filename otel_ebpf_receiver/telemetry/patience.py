@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from otel_ebpf_receiver.telemetry.columns import Bools
 from otel_ebpf_receiver.telemetry.sameness import Admitted
 
@@ -42,10 +44,12 @@ class Patience:
         self.hurried = 0
         """Records that would have, and found no room."""
 
-    @property
-    def is_full(self) -> bool:
-        """Nobody may wait now."""
-        return self.held >= self._options.held_max or not self._options.wait_ns
+    def has_room(self, rows: Bools) -> bool:
+        """Whether these rows may wait; those that may not are counted."""
+        has_room = self.held < self._options.held_max and self._options.wait_ns > 0
+        if not has_room:
+            self.hurried += int(np.count_nonzero(rows))
+        return has_room
 
     def hold(self, asking: Asking, rows: Bools, now_ns: int) -> None:
         """These rows wait; those that waited before no longer than they were to."""

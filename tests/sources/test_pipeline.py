@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -163,3 +165,28 @@ def test_spans_that_wait_keep_the_names_of_their_time() -> None:
     ran = run(first, second, identity=Changing(Workload({}), report_client=False))
 
     assert sorted(span["resource"]["service.name"] for span in ran.spans) == ["s1", "s2"]
+
+
+def test_rows_that_wait_are_told_once_and_the_books_balance() -> None:
+    """Identity wants one of three rows to wait: two go on at once, the third when its time is over; what an agent of this kind sent is nobody's."""
+
+    class Slow(Known):
+        def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None) -> Identified:
+            waits = (flows.client_port == 2) & ~np.array(has_waited)
+            return replace(super().identify(flows), waits=waits)
+
+    rows = [make({"client_port": port, "request_seq": port}) for port in (1, 2, 3)]
+    own = make({"client_port": 4, "request_seq": 4, "agent": b"otel_ebpf_receiver/1.0"})
+    feed, sink = Feed(np.concatenate([*rows, own])), Sink()
+    options = TelemetryOptions(bytes(16), {"service.name": "host"}, sampling=SamplingOptions("always_on", spans_per_second=0))
+    made = Line(options, [(source(HttpOptions()), feed)], Slow(Workload({})), UnixClock(), start_unix_ns=START_NS)
+    made.sinks = [sink]
+
+    made.run(now_ns=NOW)
+    made.run(now_ns=NOW + 1000 * MS)
+    first = (made.counts.admitted, made.waiting)
+    made.run(now_ns=NOW + 2001 * MS)
+
+    counts = made.counts
+    assert first == (2, 1)
+    assert (counts.received, counts.copies, counts.exports, counts.admitted, made.waiting) == (4, 0, 1, 3, 0)

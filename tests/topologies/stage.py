@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ SETTINGS = {
     "OTEL_METRIC_EXPORT_INTERVAL": "1000",
     "OTEL_EBPF_RECEIVER_TELEMETRY_SAMPLING_SPANS_PER_SECOND": "0",
     "OTEL_EBPF_RECEIVER_STATUS_ENABLED": "true",
-    "OTEL_EBPF_RECEIVER_STATUS_PORT": "0",
 }
 
 
@@ -124,6 +123,17 @@ class Watching:
     running: AgentProcess
     receiver: HttpReceiver
     api: FakeApi
+    ns: Namespace
+
+    def start_api(self) -> None:
+        """The API server, which was stopped, is there again, in the node's namespace."""
+        with self.ns.inside():
+            self.api.start()
+
+    def page(self, path: str) -> str:
+        """A page of the agent's status server."""
+        command = self.ns.command("curl", "-sS", "-w", "%{http_code}", "--max-time", "20", f"http://127.0.0.1:14318{path}")
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
 
 
 class Cluster:
@@ -136,11 +146,14 @@ class Cluster:
         self.wire.ip("link", "set", "sw0", "up")
         self.nodes = [Node(number, stack.enter_context(namespace()), is_bridged, stack) for number in range(nodes)]
         self.outside = stack.enter_context(namespace())
+        """What is beyond the nodes: it answers, and forwards nothing."""
         for index, (ns, address) in enumerate([*((one.ns, one.address) for one in self.nodes), (self.outside, "192.168.0.254")]):
             ns.ip("link", "add", "up0", "type", "veth", "peer", "name", f"w{index}", "netns", self.wire.name)
             self.wire.ip("link", "set", f"w{index}", "master", "sw0", "up")
             ns.ip("addr", "add", f"{address}/24", "dev", "up0")
             ns.ip("link", "set", "up0", "up")
+            if ns is not self.outside:
+                ns.ip("route", "add", "default", "via", "192.168.0.254")
         self.objects: list[Object] = [cluster.namespace("kube-system"), cluster.namespace("shop")]
         self.objects += [cluster.node(one.name, one.address, f"10.{one.number + 1}.0.0/24") for one in self.nodes]
 
@@ -182,29 +195,37 @@ class Cluster:
             one.nft(*rules)
 
     @contextlib.contextmanager
-    def watched(self, **more: str) -> Iterator[list[Watching]]:
-        """An agent on every node, ready and with a snapshot; each has an API server of its own which says the same."""
+    def watched(
+        self, prepare: Callable[[FakeApi], None] = lambda api: None, *, token_file: str = "", env: Mapping[str, str] | None = None
+    ) -> Iterator[list[Watching]]:
+        """An agent on every node, ready; each has an API server of its own which says the same, `prepare`d before the agent starts."""
         with contextlib.ExitStack() as stack:
-            made = [self._watch(node, stack, more) for node in self.nodes]
+            made = []
+            for node in self.nodes:
+                with node.ns.inside():
+                    api = stack.enter_context(FakeApi())
+                    receiver = stack.enter_context(HttpReceiver())
+                api.put(*self.objects, *(pod.body for one in self.nodes for pod in one.pods))
+                prepare(api)
+                made.append(self._watch(node, stack, (api, receiver), token_file, env or {}))
             yield made
 
-    def _watch(self, node: Node, stack: contextlib.ExitStack, more: Mapping[str, str]) -> Watching:
-        with node.ns.inside():
-            api = stack.enter_context(FakeApi())
-            receiver = stack.enter_context(HttpReceiver())
-        api.put(*self.objects, *(pod.body for one in self.nodes for pod in one.pods))
+    def _watch(
+        self, node: Node, stack: contextlib.ExitStack, outside: tuple[FakeApi, HttpReceiver], token_file: str, env: Mapping[str, str]
+    ) -> Watching:
+        api, receiver = outside
         kubeconfig = self._folder / f"kubeconfig-{node.number}"
-        kubeconfig.write_text(api.kubeconfig())
+        kubeconfig.write_text(api.kubeconfig(token_file=token_file))
         environ = {
             **SETTINGS,
             "KUBECONFIG": str(kubeconfig),
             "K8S_NODE_NAME": node.name,
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
-            **more,
+            **env,
         }
         running = stack.enter_context(agent(prefix=node.ns.command(), env=environ))
         running.ready()
-        return Watching(running, receiver, api)
+        return Watching(running, receiver, api, node.ns)
 
 
 @contextlib.contextmanager

@@ -82,9 +82,11 @@ def test_the_node_asks_a_pod(tmp_path: Path, is_bridged: bool) -> None:
         made.service("store", "10.96.0.1", back)
         with serving(back), made.watched() as (watching,):
             load(node.ns.command(), f"http://{back.address}:{PORT}/down", COUNT)
+            load(node.ns.command(), "http://10.96.0.1/service", COUNT)
             assert watching.running.stop() == 0
 
-    assert told(watching, "/down") == counted(watching) == {("C", node.name): COUNT, ("S", back.uid): COUNT}
+    assert told(watching, "/down") == told(watching, "/service") == {("C", node.name): COUNT, ("S", back.uid): COUNT}
+    assert counted(watching) == {("C", node.name): 2 * COUNT, ("S", back.uid): 2 * COUNT}
 
 
 @pytest.mark.parametrize("is_bridged", [True, False], ids=["bridge", "routed"])

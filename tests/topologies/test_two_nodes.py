@@ -30,7 +30,7 @@ def test_one_exchange_is_one_trace(tmp_path: Path, *, is_tunnelled: bool, is_tra
         front, back = one.pod("front"), other.pod("back")
         made.tunnel() if is_tunnelled else made.route()
         made.service("store", "10.96.0.1", back)
-        with serving(back), made.watched(**agents_service(made)) as (asking, answering):
+        with serving(back), made.watched(env=agents_service(made)) as (asking, answering):
             load(front.command(), "http://10.96.0.1/far", COUNT, *headers)
             assert (asking.running.stop(), answering.running.stop()) == (0, 0)
 
