@@ -6,7 +6,7 @@ requests go to sinks. Nothing here runs once per record.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
@@ -142,6 +142,8 @@ class Line:
         """Whatever reaches this node is seen coming in at some tap; whoever chooses taps says so."""
         self.id_key = options.id_key
         """Makes the ids; replaced when the cluster is known from whose uid it comes."""
+        self.relief: Callable[[int], float] = lambda taken: 1.0
+        """The largest share of spans after a drain of so many records: metrics must not lose anything while there are spans to leave out."""
         self.sinks: Sequence[Sink] = ()
         """Each gets every request of spans."""
         self.watchers: Sequence[Watcher] = ()
@@ -156,6 +158,7 @@ class Line:
         for feed in self._feeds:
             drained = feed.transport.drain()
             taken += len(drained)
+            self._sampling.relief = self.relief(len(drained))
             admitted = self._once(feed, drained, now_ns, is_last)
             parts = [*feed.patience.release(now_ns, self.identity.news, is_last=is_last), *_sliced(admitted, is_last=is_last)]
             total = sum(len(part.admitted.records) for part in parts)
@@ -196,7 +199,7 @@ class Line:
 
     @property
     def probability(self) -> float:
-        """The share of spans that the cap let through of the last batch."""
+        """The share of spans that cap and relief let through of the last batch."""
         return self._sampling.probability
 
     def _unix_ns(self, now_ns: int) -> int:

@@ -21,6 +21,7 @@ from otel_ebpf_receiver.agent.interval import Interval, Own
 from otel_ebpf_receiver.agent.load import Stop
 from otel_ebpf_receiver.agent.page import health
 from otel_ebpf_receiver.agent.page.live import LivePage
+from otel_ebpf_receiver.agent.relief import Relief
 from otel_ebpf_receiver.agent.watchers import Lines
 from otel_ebpf_receiver.capture.links import Link
 from otel_ebpf_receiver.capture.select import Role, own_addresses, uplinks
@@ -92,7 +93,8 @@ class Agent:
         )
         self._cluster = cluster.follow(config, access, self._identity, own_addresses(list_links(), list_addresses())) if access else None
         source = http_source(options.http_options(config))
-        self._full = FULL * config.capture.ring_bytes / source.dtype.itemsize
+        room = config.capture.ring_bytes / source.dtype.itemsize
+        self._full = FULL * room
         self._line = Line(
             options.telemetry_options(config, is_cluster=access is not None),
             [(source, programs.transports["http"])],
@@ -102,6 +104,7 @@ class Agent:
         )
         self._line.sinks = [_Spans(one) for one in self._destinations if Signal.TRACES in one.signals]
         self._page = LivePage(self._health) if config.status.page else None
+        self._line.relief = Relief(room).look
         self._line.watchers = [*(Lines(one) for one in self._consoles), *([self._page] if self._page else [])]
         self._taps = Taps(programs, config.capture)
         self._links = LinkWatch(self._follow, self._review)

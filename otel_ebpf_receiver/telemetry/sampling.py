@@ -69,7 +69,7 @@ class Sampled:
 
 
 class Sampling:
-    """Decides batch by batch. `probability` is the share that the cap let through of the last batch."""
+    """Decides batch by batch. `probability` is the share that cap and relief let through of the last batch."""
 
     def __init__(self, options: SamplingOptions) -> None:
         self._options = options
@@ -79,6 +79,8 @@ class Sampling:
         self._threshold = _threshold(options.argument)
         self._budget = float(options.spans_per_second)
         self.probability = 1.0
+        self.relief = 1.0
+        """The largest share that may be let through, cap or not; whoever sees that there is more than can be handled lowers it."""
 
     @property
     def is_off(self) -> bool:
@@ -129,12 +131,13 @@ class Sampling:
         options = self._options
         errors, slow = options.keep_errors, options.keep_slow
         if not options.spans_per_second:
-            return 1.0, errors, slow
+            self.probability = self.relief
+            return self.relief, errors * self.relief, slow * self.relief
         taken = sum(int(np.count_nonzero(kind.wanted & base)) for kind in kinds)
         by_rule = sum(int(np.count_nonzero(kind.wanted & ~base & kind.errors)) for kind in kinds) * errors
         by_rule += sum(int(np.count_nonzero(kind.wanted & ~base & kind.slow)) for kind in kinds) * slow
         budget = max(self._budget, 0.0)
-        self.probability = min(1.0, budget / (taken + by_rule)) if taken + by_rule else 1.0
+        self.probability = min(self.relief, budget / (taken + by_rule)) if taken + by_rule else self.relief
         return self.probability, errors * self.probability, slow * self.probability
 
     def _take(self, base: Bools, own: I64, draws: _Draws, kind: Candidates, shares: tuple[float, float, float]) -> Sampled:

@@ -171,3 +171,22 @@ def test_below_the_cap_nothing_changes() -> None:
     assert len(sampled.rows) == 900
     assert states.group(sampled) is None
     assert reasons(sampled) is None
+
+
+@pytest.mark.parametrize("per_second", [0, 100_000])
+def test_relief_thins_with_or_without_a_cap(per_second: int) -> None:
+    """A share that overload asks for is kept to, is told by `th`, and is taken back."""
+    link, trace = linkage(4000), traces(4000)
+    link.traced[:] = False
+    sampling = Sampling(SamplingOptions("always_on", spans_per_second=per_second))
+    sampling.relief = 0.25
+
+    (thinned,) = sampling.sample(link, States(link), Halves(trace), [candidates(4000)], 1.0)
+    sampling.relief = 1.0
+    (whole,) = sampling.sample(link, States(link), Halves(trace), [candidates(4000)], 1.0)
+
+    assert 850 < len(thinned.rows) < 1150
+    assert set(thinned.threshold.tolist()) == {3 << 54}
+    assert thinned.probability == 0.25
+    assert len(whole.rows) == 4000
+    assert set(whole.threshold.tolist()) == {-1}
