@@ -12,6 +12,8 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_pla
 from tests.capture.namespaces import Namespace
 
 CHROMIUM = "/usr/bin/chromium"
+REBOUND = "evil.example"
+"""A name that the browser takes for this host."""
 
 
 @contextlib.contextmanager
@@ -23,7 +25,9 @@ def browser(host: Namespace, folder: Path) -> Iterator[Browser]:
     wrapper.chmod(0o755)
     with sync_playwright() as playwright:
         # Playwright's own profile folder, closed with the browser; --no-sandbox since the tests are root's.
-        opened = playwright.chromium.launch(executable_path=str(wrapper), args=["--no-sandbox", "--disable-gpu"])
+        opened = playwright.chromium.launch(
+            executable_path=str(wrapper), args=["--no-sandbox", "--disable-gpu", f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1"]
+        )
         try:
             yield opened
         finally:

@@ -16,8 +16,8 @@ from otel_ebpf_receiver.sources.http.columns import HttpView
 from otel_ebpf_receiver.sources.source import Rows
 from otel_ebpf_receiver.telemetry.columns import Bools, Kind
 
-ROWS_PER_S = 200
-"""Of all listeners together."""
+ROWS_PER_S = 100
+"""Of all listeners together; more than a person reads."""
 BURST = 100
 LOOKED_AT = 500
 """Paths of a batch that are compared with a pattern: what is beyond is counted and not compared."""

@@ -34,8 +34,8 @@ export class ServiceMap {
     }
     for (const [client, server] of graph.edges) if (client !== server) layout.setEdge(String(client), String(server));
     dagre.layout(layout);
-    const { width = 1, height = 1 } = layout.graph();
-    const svg = draw("svg", { viewBox: `0 0 ${Math.max(width, 500)} ${Math.max(height, 160)}`, role: "group", "aria-labelledby": "map-title" });
+    const { width, height } = graph.nodes.length ? layout.graph() : { width: 1, height: 1 };
+    const svg = draw("svg", { viewBox: box(width, height), role: "group", "aria-labelledby": "map-title" });
     svg.append(draw("defs", {}, draw("marker", { id: "arrow", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto", markerUnits: "userSpaceOnUse" }, draw("path", { d: "M0 0L8 4L0 8z" }))));
     this.edges = graph.edges.map((edge) => this.edge(svg, layout, edge));
     this.nodes = graph.nodes.map((node) => this.node(svg, layout, node));
@@ -87,6 +87,12 @@ export class ServiceMap {
       group.setAttribute("aria-label", all ? `${where}: ${rate(all)}, ${share(node.errors, all)} errors` : `${where}: asks only`);
     });
   }
+}
+
+// A small graph is not blown up, and stands in the middle.
+function box(width, height) {
+  const [wide, high] = [Math.max(width, 700), Math.max(height, 240)];
+  return `${(width - wide) / 2} ${(height - high) / 2} ${wide} ${high}`;
 }
 
 // The busiest nodes and what is between them.

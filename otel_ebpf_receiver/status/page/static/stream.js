@@ -3,7 +3,8 @@
 import { Connection } from "/page/connection.js";
 import { bytes, clock, count, draw, make, nanoseconds, say } from "/page/text.js";
 
-const ROWS_MAX = 300;
+const ROWS_MAX = 150;
+const DRAW_MS = 400;
 const TYPING_MS = 300;
 const RATE_MS = 5000;
 
@@ -13,6 +14,7 @@ export class Stream {
     this.note = note;
     this.controls = controls;
     this.recent = [];
+    this.waiting = [];
     this.paused = false;
     this.connection = new Connection(this.url(), { exchanges: (found) => this.take(found) });
     const { form, only, path, service, pause, clear } = controls;
@@ -26,8 +28,21 @@ export class Stream {
     }
     pause.addEventListener("click", () => this.pause(!this.paused));
     clear.addEventListener("click", () => this.empty());
+    // One stop of the Tab key for all rows; the arrows go through them.
+    body.closest(".scroll").addEventListener("keydown", (event) => this.move(event));
     this.connection.open();
     setInterval(() => this.tell(), 1000);
+    setInterval(() => this.draw(), DRAW_MS);
+  }
+
+  move(event) {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step) return;
+    const buttons = [...this.body.querySelectorAll("button")];
+    const next = buttons[buttons.indexOf(document.activeElement) + step] ?? (step > 0 ? buttons.at(-1) : null);
+    if (!next) return;
+    event.preventDefault();
+    next.focus();
   }
 
   url() {
@@ -48,6 +63,7 @@ export class Stream {
   empty() {
     this.body.replaceChildren();
     this.recent = [];
+    this.waiting = [];
     this.tell();
   }
 
@@ -62,9 +78,16 @@ export class Stream {
 
   take(found) {
     this.recent.push({ at: Date.now(), shown: found.rows.length, matching: found.matching, skipped: found.skipped });
-    const made = found.rows.sort((one, other) => other.time - one.time).map((row) => this.row(row));
-    this.body.prepend(...made);
-    while (this.body.childElementCount > ROWS_MAX) this.body.lastElementChild.remove();
+    this.waiting = [...found.rows.sort((one, other) => other.time - one.time), ...this.waiting].slice(0, ROWS_MAX);
+  }
+
+  // Rows come in more often than they can be read: they are made a few times a second, and not at all where nobody sees them.
+  draw() {
+    if (!this.waiting.length || document.hidden || this.paused) return;
+    const over = this.body.childElementCount + this.waiting.length - ROWS_MAX;
+    for (let left = over; left > 0; left--) this.body.lastElementChild?.remove();
+    this.body.prepend(...this.waiting.map((row) => this.row(row)));
+    this.waiting = [];
   }
 
   tell() {
@@ -81,7 +104,7 @@ export class Stream {
 
   row(row) {
     const failed = row.error !== null || row.status >= 500;
-    const time = make("button", { type: "button", class: "link", text: clock(row.time), "aria-expanded": "false", title: "Show everything about this exchange" });
+    const time = make("button", { type: "button", tabindex: "-1", class: "link", text: clock(row.time), "aria-expanded": "false", title: "Show everything about this exchange" });
     const status = row.status === null ? row.error : String(row.status);
     const grade = failed ? "bad" : row.status >= 400 ? "some" : "";
     const element = make("tr", { class: failed ? "failed" : "" },
@@ -90,10 +113,10 @@ export class Stream {
       make("td", { class: "end", text: row.server, title: row.server }),
       make("td", { text: row.method }),
       make("td", { class: "path", text: row.path, title: row.path }),
-      make("td", { class: `number ${grade}`, text: status }),
+      make("td", { class: `number ${grade}`, text: status, title: row.error }),
       make("td", { class: "number", text: nanoseconds(row.first) }),
       make("td", { class: "number", text: nanoseconds(row.duration) }),
-      make("td", {}, bar(row.parts)),
+      bar(row.parts),
       make("td", { class: "number", text: `${bytes(row.sent)} / ${bytes(row.received)}` }));
     time.addEventListener("click", () => this.detail(element, time, row));
     return element;
@@ -129,6 +152,5 @@ function bar(parts) {
     svg.append(draw("rect", { class: kind, x, y: 0, width, height: 10 }));
     x += width;
   }
-  svg.append(draw("title", { text: label }));
-  return svg;
+  return make("td", { title: label }, svg);
 }

@@ -1,0 +1,88 @@
+"""What the live page costs the agent at a steady 5,000 exchanges a second: off, on with nobody looking, one page open, four.
+
+    scripts/bench page               or: python benchmarks/page.py [--rounds N] [--seconds N] [--connections N]
+
+Counted is the processor time of the agent's process, all threads, in a window under the load, against the same window without the page. A page
+is what a browser opens: both streams, read by curl. The receiver throws everything away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks._stage import SERVER, STATUS_PORT, Stage, agent, exchanges, sink, stage, started
+from benchmarks.machine import describe, median, spread
+
+OFF = "page off"
+VARIANTS = {OFF: ("false", 0), "page on, nobody looks": ("true", 0), "one page open": ("true", 1), "four pages open": ("true", 4)}
+PAUSE_MS = 10
+"""Each connection of wrk waits so long before it asks again."""
+SETTLE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Of one round."""
+
+    percent: float
+    per_s: float
+
+
+@contextlib.contextmanager
+def paced(where: Stage, seconds: float, connections: int) -> Iterator[None]:
+    """A steady load for about so long."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "pace.lua"
+        script.write_text(f"function delay() return {PAUSE_MS} end\n")
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "-s", str(script), f"http://{SERVER}/api/v1/users/123"]
+        with started(where.host.command(*command)):
+            yield
+
+
+def once(where: Stage, page: str, viewers: int, options: argparse.Namespace) -> Spent:
+    with contextlib.ExitStack() as stack:
+        running = stack.enter_context(agent(where, env={"OTEL_EBPF_RECEIVER_STATUS_PAGE": page}))
+        for path in ("state", "exchanges") * viewers:
+            command = where.host.command("curl", "-sN", "-o", "/dev/null", f"http://127.0.0.1:{STATUS_PORT}/page/{path}")
+            reader = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            stack.callback(reader.wait)
+            stack.callback(reader.kill)
+        stack.enter_context(paced(where, options.seconds + 2 * SETTLE_S + 5, options.connections))
+        time.sleep(SETTLE_S)
+        counted, cpu_s, start_s = exchanges(where), running.cpu_s(), time.monotonic()
+        time.sleep(options.seconds)
+        cpu_s, elapsed_s = running.cpu_s() - cpu_s, time.monotonic() - start_s
+        return Spent(100 * cpu_s / elapsed_s, (exchanges(where) - counted) / elapsed_s)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--seconds", type=int, default=8)
+    arguments.add_argument("--connections", type=int, default=56)
+    options = arguments.parse_args()
+    print(describe())
+    found: dict[str, list[Spent]] = {variant: [] for variant in VARIANTS}
+    with stage() as where, sink(where):
+        for _ in range(options.rounds):
+            for variant, (page, viewers) in VARIANTS.items():
+                found[variant].append(once(where, page, viewers, options))
+    print(f"\n% of a core that the agent takes, medians of {options.rounds} alternated rounds of {options.seconds} s")
+    base = median([one.percent for one in found[OFF]])
+    for variant, rounds in found.items():
+        percent = [one.percent for one in rounds]
+        print(
+            f"{variant:24}{median(percent):6.1f} ({min(percent):.1f}..{max(percent):.1f})  {median(percent) - base:+5.1f}; "
+            f"{spread([one.per_s for one in rounds])} exchanges/s"
+        )
+
+
+if __name__ == "__main__":
+    main()
