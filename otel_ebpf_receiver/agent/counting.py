@@ -66,7 +66,7 @@ def register(counters: Counters, kernel: Kernel, line: Line, taps: Taps) -> None
     spans = Instrument(f"{PREFIX}.spans", "Spans by what became of them before export.", "{span}")
     names = {"encoded": "spans", "sampled_out": "sampled_out", "silenced": "silenced", "ignored": "ignored"}
     counters.observe(spans, lambda: _by("fate", {fate: getattr(line.counts, name) for fate, name in names.items()}))
-    share = Instrument(f"{PREFIX}.spans.probability", "Share of the spans that cap and overload let through.", "1", Kind.GAUGE)
+    share = Instrument(f"{PREFIX}.sampling.probability", "Share of the spans that cap and overload let through.", "1", Kind.GAUGE)
     counters.observe(share, lambda: {(): line.probability})
     series = Instrument(f"{PREFIX}.series", "Series in the table of metrics.", "{series}", Kind.GAUGE)
     counters.observe(series, lambda: {(): len(line.red)})
