@@ -17,7 +17,7 @@ BPF_HASH(taps, u32, struct tap, TAPS);
 BPF_ARRAY(domains, struct domain, DOMAINS);
 // 0 -> what user space wants.
 BPF_ARRAY(settings, struct settings, 1);
-// network -> 1 watched, 2 excluded; the longest prefix wins. User space fills it and says when it is full.
+// network -> 1 watched, 2 excluded, 0 neither; the longest prefix wins. User space fills it and says when it is full.
 BPF_LPM_TRIE(watched, struct prefix, u32, WATCHED);
 // connection -> 1: one of the agent's own exports. User space adds it before it connects and takes it out afterwards.
 BPF_HASH(ignored, struct tuple, u32, 1024);

@@ -44,6 +44,7 @@ from otel_ebpf_receiver.telemetry.sameness import Ranks
 
 if TYPE_CHECKING:
     from otel_ebpf_receiver.identity.kubernetes.client import Access
+    from otel_ebpf_receiver.identity.kubernetes.selection import Selection
 
 PAUSE_MS, FULL_PAUSE_MS = 100, 25
 """Pauses between drains: most of what a batch costs does not depend on its size. The ring holds at least 250 ms of 100,000 exchanges a second, so
@@ -117,6 +118,7 @@ class Agent:
             self._destinations, self._line, self._own_telemetry, every_s=metrics.interval_s, temporality=metrics.temporality
         )
         self._uid = ""
+        self._selection: Selection | None = None
         self._is_ready = False
         self._page_url = ""
         self._start_s = time.time()
@@ -137,8 +139,7 @@ class Agent:
             self._stack.callback(one.stop)
             one.start()
         self._start_status()
-        addresses = self._config.capture.addresses
-        self._programs.watch(only=bool(addresses.include), include=addresses.include, exclude=addresses.exclude)
+        self._watch(None)
         self._stack.callback(self._taps.stop)
         self._stack.callback(self._links.stop)
         if self._cluster:
@@ -203,6 +204,14 @@ class Agent:
             self._known = links, self._known[1]
             self._reconcile(gone)
 
+    def _watch(self, selection: Selection | None) -> None:
+        """Tell the kernel which addresses matter: those of the configuration, else those of the selected namespaces, else all."""
+        self._selection, named = selection, self._config.capture.addresses
+        if selection and not named.include:
+            self._programs.watch(only=True, include=selection.wanted, neutral=selection.others, exclude=named.exclude)
+        else:
+            self._programs.watch(only=bool(named.include), include=named.include, exclude=named.exclude)
+
     def _place_node(self, addresses: frozenset[bytes]) -> None:
         """The API server says where this node is: a pair that has an address of it leads to other nodes."""
         with self._tapping:
@@ -266,6 +275,8 @@ class Agent:
 
     def _drain(self, *, is_last: bool = False) -> int:
         self._clock.measure()
+        if self._cluster and self._cluster.selection is not self._selection:
+            self._watch(self._cluster.selection)
         if self._cluster and not self._config.ids.key and (uid := self._cluster.cluster_uid) != self._uid:
             self._uid, self._line.id_key = uid, cluster.id_key(uid)
         return self._line.run(now_ns=time.monotonic_ns(), is_last=is_last)

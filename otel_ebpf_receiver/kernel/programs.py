@@ -168,13 +168,16 @@ class Programs:
         s = self._settings
         self._maps["settings"].put(b"\0" * 4, struct.pack("=IIII", s["only"], self._generation, s["watching"], s["ignoring"]))
 
-    def watch(self, *, only: bool, include: Iterable[Network] = (), exclude: Iterable[Network] = ()) -> None:
+    def watch(
+        self, *, only: bool, include: Iterable[Network] = (), exclude: Iterable[Network] = (), neutral: Iterable[Network] = ()
+    ) -> None:
         """Watches everything, or (`only`) connections with an endpoint in `include`; never those with one in `exclude`. The longest prefix of an address counts.
 
+        `neutral` are as if in neither list, though a larger network of theirs is.
         Connections that were left alone are asked again. Raises CaptureError when there are more networks than the map holds.
         """
         wanted: dict[bytes, bytes] = {}
-        for networks, verdict in ((include, 1), (exclude, 2)):
+        for networks, verdict in ((include, 1), (neutral, 0), (exclude, 2)):
             for network in networks:
                 parsed = ipaddress.ip_network(network, strict=False)
                 bits = parsed.prefixlen + (96 if parsed.version == 4 else 0)

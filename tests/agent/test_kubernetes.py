@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.agent.process import agent
 from tests.capture.namespaces import namespace
+from tests.kubernetes import cluster
 from tests.kubernetes.fakeapi import FakeApi, Fault
 from tests.topologies.stage import PORT, Cluster, Node, Watching, counted, load, made_of, serving, told
 
@@ -36,6 +37,11 @@ def state(watching: Watching) -> dict[str, Any]:
     """The cluster as the status page shows it."""
     found: dict[str, Any] = json.loads(watching.page("/status")[:-3])["kubernetes"]
     return found
+
+
+def kernel(watching: Watching, name: str) -> int:
+    """A counter of the kernel side."""
+    return int(json.loads(watching.page("/status")[:-3])["kernel"].get(name, 0))
 
 
 def demand(api: FakeApi, token: str) -> None:
@@ -205,3 +211,29 @@ def test_who_is_left_out(tmp_path: Path) -> None:
     assert ("S", known.uid) not in counted(watching)
     assert 'fate="deselected"' in metrics
     assert 'fate="instrumented_spans"' in metrics
+
+
+def test_only_some_namespaces(tmp_path: Path) -> None:
+    """Of pods of other namespaces the kernel yields no record, but for what a wanted pod asks them; one that comes later is watched at once."""
+    with one_node(tmp_path) as (made, node):
+        made.objects.append(cluster.namespace("aside"))
+        front, back = node.pod("front"), node.pod("back")
+        aside, other = node.pod("aside", namespace="aside"), node.pod("other", namespace="aside")
+        env = {"OTEL_EBPF_RECEIVER_KUBERNETES_NAMESPACES_INCLUDE": "shop"}
+        with serving(back, other), made.watched(env=env) as (watching,):
+            until(lambda: watching.page("/readyz") == "ready\n200", "everything is known")
+            before = kernel(watching, "flows_unwatched")
+            load(aside.command(), f"http://{other.address}:{PORT}/unwanted", 4)
+            load(aside.command(), f"http://{back.address}:{PORT}/wanted", 4)
+            load(front.command(), f"http://{other.address}:{PORT}/asked", 4)
+            late = node.pod("late")
+            load(late.command(), f"http://{other.address}:{PORT}/late", 4)
+            watching.api.put(late.body)
+            until(lambda: len(told(watching, "/late")) == 1, "the late pod is told")
+            until(lambda: kernel(watching, "flows_unwatched") > before, "the kernel leaves the unwanted alone")
+            assert watching.running.stop() == 0
+
+    assert told(watching, "/unwanted") == {}
+    assert told(watching, "/wanted") == {("S", back.uid): 4}
+    assert told(watching, "/asked") == {("C", front.uid): 4}
+    assert told(watching, "/late") == {("C", late.uid): 4}

@@ -144,3 +144,12 @@ def test_taps_of_one_domain(own: Kernel, links: tuple[int, int]) -> None:
     [record] = feed_at(own, connection().frames, (a, b))
 
     assert (record["status"], record["tap"]) == (200, a)
+
+
+def test_neutral_addresses_are_taken_out_of_a_larger_network(own: Kernel) -> None:
+    """They make no connection watched, and forbid none that the other side makes so."""
+    own.programs.watch(only=True, include=["10.8.1.0/24"], neutral=["10.8.1.4/32", "10.8.1.5/32"])
+
+    counts = reported(own, connection("10.8.1.4", "10.9.0.1"), connection("10.8.1.4", "10.8.1.5"), connection("10.8.1.4", "10.8.1.6"))
+
+    assert counts == [0, 0, 1]

@@ -352,3 +352,18 @@ def test_addresses_that_the_server_does_not_name_may_be_given() -> None:
 
     assert world.found("10.1.0.1")[1] is Certainty.EXACT
     assert world.who("10.1.0.1") == "node-0"
+
+
+def test_with_chosen_namespaces_only_some_addresses_matter() -> None:
+    """The node's range but for its unwanted pods, the node itself, wanted pods from elsewhere; without a choice, or a range, everything."""
+    world = World(Options(cluster.NODE, include=("shop",)))
+    world.put(PODS, cluster.pod("web", "10.1.0.2"), cluster.pod("aside", "10.1.0.3", namespace="aside"), cluster.pod("far", "172.20.0.9"))
+    every = World()
+    bare = World(Options("node-2", include=("shop",)))
+
+    found = world.store.selection()
+
+    assert found is not None
+    assert {str(one) for one in found.wanted} == {"10.1.0.0/24", "172.20.0.9/32", "192.168.0.1/32", "127.0.0.0/8", "::1/128"}
+    assert {str(one) for one in found.others} == {"10.1.0.3/32"}
+    assert (every.store.selection(), bare.store.selection()) == (None, None)

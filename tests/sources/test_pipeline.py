@@ -176,7 +176,7 @@ def test_rows_that_wait_are_told_once_and_the_books_balance() -> None:
             return replace(super().identify(flows), waits=waits)
 
     rows = [make({"client_port": port, "request_seq": port}) for port in (1, 2, 3)]
-    own = make({"client_port": 4, "request_seq": 4, "agent": b"otel_ebpf_receiver/1.0"})
+    own = make({"client_port": 4, "request_seq": 4, "agent": "otel_ebpf_receiver/1.0"})
     feed, sink = Feed(np.concatenate([*rows, own])), Sink()
     options = TelemetryOptions(bytes(16), {"service.name": "host"}, sampling=SamplingOptions("always_on", spans_per_second=0))
     made = Line(options, [(source(HttpOptions()), feed)], Slow(Workload({})), UnixClock(), start_unix_ns=START_NS)

@@ -15,6 +15,7 @@ from otel_ebpf_receiver.identity.kubernetes import objects, resources, store, wa
 from otel_ebpf_receiver.identity.kubernetes.client import Api, Refused
 from otel_ebpf_receiver.identity.kubernetes.objects import BadObject, Owner
 from otel_ebpf_receiver.identity.kubernetes.rows import Options
+from otel_ebpf_receiver.identity.kubernetes.selection import Selection
 from otel_ebpf_receiver.identity.kubernetes.store import Store, WantedOwner
 from otel_ebpf_receiver.identity.kubernetes.watch import Phase, State, Timing, Watch, Worker
 from otel_ebpf_receiver.identity.snapshot import Trait
@@ -82,6 +83,8 @@ class Cluster:
         self.on_addresses: Callable[[frozenset[bytes]], None] = lambda addresses: None
         """Called with this node's addresses when they are known or changed."""
         self._node_addresses: frozenset[bytes] = frozenset()
+        self.selection: Selection | None = None
+        """The addresses that can matter, None: all; replaced when that changes."""
         directory.on_exporting = self.mark_exporting
 
     @property
@@ -180,7 +183,9 @@ class Cluster:
         with self._lock:
             self._is_changed = False
             snapshot = self._store.build(watch.unix_ns(), is_current=phase in (Phase.STARTING, Phase.WATCHING))
-            addresses = self._store.node_addresses
+            addresses, selection = self._store.node_addresses, self._store.selection()
+        if selection != self.selection:
+            self.selection = selection
         if addresses != self._node_addresses:
             self._node_addresses = addresses
             self.on_addresses(addresses)

@@ -17,6 +17,7 @@ from otel_ebpf_receiver.identity import snapshot as snapshots
 from otel_ebpf_receiver.identity.kubernetes import rows
 from otel_ebpf_receiver.identity.kubernetes.objects import Node, Owner, Pod
 from otel_ebpf_receiver.identity.kubernetes.rows import Around, Options, Rows
+from otel_ebpf_receiver.identity.kubernetes.selection import Selection, selection
 from otel_ebpf_receiver.identity.kubernetes.slots import Slots
 from otel_ebpf_receiver.identity.snapshot import CLAIM, OPEN_NS, PORT, NetworkClaim, Snapshot, Trait
 from otel_ebpf_receiver.telemetry.workload import Workload
@@ -80,6 +81,11 @@ class Store:
     def node_addresses(self) -> frozenset[bytes]:
         """What the API server says are this node's addresses."""
         return frozenset(one for node in self._tables[NODES].values() if node.name == self._options.node for one in node.addresses)
+
+    def selection(self) -> Selection | None:
+        """The addresses of this node that can matter; None: all."""
+        node = next((node for node in self._tables[NODES].values() if node.name == self._options.node), None)
+        return selection(self._tables[PODS].values(), node, self._around)
 
     @property
     def counts(self) -> dict[str, int]:
