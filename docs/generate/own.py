@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
-from otel_ebpf_receiver.agent import counting
+from otel_ebpf_receiver.agent import cluster, counting
 from otel_ebpf_receiver.export.own_books import count_books
 from otel_ebpf_receiver.status.counters import Counters, Instrument, Kind
 from otel_ebpf_receiver.status.exposition import metric_name
@@ -14,9 +14,10 @@ from otel_ebpf_receiver.status.exposition import metric_name
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """An instrument and its name in Prometheus."""
+    """An instrument and its name in Prometheus; `needs_cluster`: only where Kubernetes is on."""
 
     instrument: Instrument
+    needs_cluster: bool = False
 
     @property
     def prometheus(self) -> str:
@@ -42,4 +43,6 @@ def own_instruments() -> list[Own]:
     counters, nothing = _Listed(), cast(Any, SimpleNamespace())
     counting.register(counters, nothing, nothing, nothing)
     count_books(counters, [])
-    return [Own(counters.found[name]) for name in sorted(counters.found)]
+    always = frozenset(counters.found)
+    cluster.register(counters, nothing, nothing)
+    return [Own(counters.found[name], name not in always) for name in sorted(counters.found)]

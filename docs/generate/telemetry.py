@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from docs.generate.own import own_instruments
 from otel_ebpf_receiver.agent.influxdb import COLUMNS
 from otel_ebpf_receiver.export.influxdb.columns import Column
+from otel_ebpf_receiver.identity.kubernetes.attributes import Cluster, resource
+from otel_ebpf_receiver.identity.kubernetes.objects import Container, Owner, Pod, Wanted
 from otel_ebpf_receiver.kernel.assemble import bpf_directory
 from otel_ebpf_receiver.sources.http import names as http
 from otel_ebpf_receiver.sources.http.instruments import all_instruments
@@ -56,7 +58,7 @@ SPAN = (
     Attribute(http.USER_AGENT, BOTH, "sent", "User-Agent, its first 88 bytes."),
     Attribute(http.REQUEST_BODY, BOTH, "always", "Bytes of the request's body as transferred, without chunk framing."),
     Attribute(http.RESPONSE_BODY, BOTH, "answered", "Bytes of the response's body, likewise."),
-    Attribute(http.REQUEST_HEADER + "<name>", BOTH, "`http.headers`", "A configured request header, its first 64 bytes."),
+    Attribute(http.REQUEST_HEADER + "NAME", BOTH, "`http.headers`", "A configured request header, its first 64 bytes."),
     Attribute(http.REQUEST_TRANSFER, BOTH, "always", "First to last byte of the request, ns."),
     Attribute(http.RESPONSE_WAIT, BOTH, "always", "Last byte of the request to first of the response, ns; without an answer to the end."),
     Attribute(http.RESPONSE_TRANSFER, BOTH, "always", "First to last byte of the response, ns. The three add up to the span's duration."),
@@ -87,13 +89,17 @@ RESOURCE = (
     (names.SDK_NAME, "`otel_ebpf_receiver`. There is no `telemetry.sdk.language`."),
     (names.SDK_VERSION, "The agent's version."),
 )
-WHERE = {
-    "kernel": "event",
-    "records": "fate: received, copies, admitted",
-    "spans": "fate: encoded, sampled_out, silenced, ignored",
-    "taps": "state: attached, failed, one_way",
-    "export": "destination; signal: traces, metrics, lines",
+_SDK = ("otel.component.name", "otel.component.type", "error.type")
+LABELS: dict[str, dict[str, str]] = {
+    "otel_ebpf_receiver.kernel": {"event": "see below"},
+    "otel_ebpf_receiver.records": {"fate": "received, copies, exports, admitted"},
+    "otel_ebpf_receiver.records.patience": {"fate": "waited, hurried"},
+    "otel_ebpf_receiver.spans": {"fate": "encoded, sampled_out, silenced, ignored"},
+    "otel_ebpf_receiver.taps": {"state": "attached, failed, one_way"},
+    "otel_ebpf_receiver.identity": {"fate": "identified, unnamed_peers, deselected, instrumented_spans, instrumented_metrics"},
+    **{f"otel_ebpf_receiver.kubernetes.{name}": {"kind": "of object"} for name in ("objects", "events", "bad_objects", "failures")},
 }
+"""Attributes of the agent's own metrics and their values, beside those of exporters."""
 _COUNTER = re.compile(r"^\s*(?:COUNT|OUTCOME)\((\w+)\)\s*(?:/\* (.+?) \*/)?", re.MULTILINE)
 
 
@@ -117,12 +123,29 @@ def _page() -> Iterator[str]:
     yield _table(("flag", ""), [(f"`{str(flag.name).lower()}`", text) for flag, text in FLAGS.items()])
     yield "## Resources\n\nOne per workload. `telemetry.resource_attributes` adds to all, and overrides nothing.\n"
     yield _table(("attribute", ""), [(f"`{name}`", text) for name, text in RESOURCE])
+    yield "A workload that Kubernetes names has these of the following that it has a value for, its owners by kind:\n"
+    yield f"{_listed(list(kubernetes()))}.\n"
+    yield (
+        "`service.name` is the annotation `resource.opentelemetry.io/service.name`, else (if `kubernetes.name_from_labels`) the labels\n"
+        "`app.kubernetes.io/instance` and `/name`, else the owner's name, else the pod's. Every annotation `resource.opentelemetry.io/KEY` becomes KEY.\n"
+    )
     yield "## Metrics\n"
     yield from _metrics()
     yield "## The agent's own telemetry\n"
     yield from _own()
     yield "## InfluxDB\n"
     yield from _influxdb()
+
+
+def kubernetes() -> tuple[str, ...]:
+    """Keys that a pod's Resource can have, from pods that have everything."""
+    wanted = Wanted(("KEY",), ("KEY",))
+    more = (("KEY", "value"),)
+    pod = Pod("uid", "ns", "pod", "node", address_text="10.0.0.1", start_text="2026", labels=more, annotations=more)
+    image = Container("main", "web:1.2")
+    kinds = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "CronJob", "Job")
+    owners = [Owner(kind, "name", "uid") for kind in kinds]
+    return tuple(resource(pod, image, owners, Cluster(uid="uid", name="name", wanted=wanted)))
 
 
 def _metrics() -> Iterator[str]:
@@ -151,7 +174,8 @@ def _own() -> Iterator[str]:
     rows = []
     for one in own_instruments():
         made = one.instrument
-        rows.append((f"`{made.name}`", made.kind.value, f"`{one.prometheus}`", _attributes(made.name), made.description))
+        text = f"{made.description}{' Where Kubernetes is on.' if one.needs_cluster else ''}"
+        rows.append((f"`{made.name}`", made.kind.value, f"`{one.prometheus}`", _attributes(made.name), text))
     yield _table(("metric", "kind", "in Prometheus", "attributes", ""), rows)
     yield "### Events of `otel_ebpf_receiver.kernel`\n"
     for file, prefix, text in (("counters.h", "", "Packets and connections, at all taps."), ("http/counters.h", "http_", "HTTP.")):
@@ -160,11 +184,17 @@ def _own() -> Iterator[str]:
         yield _table(("event", ""), [(f"`{prefix}{name}`", words or "likewise") for name, words in found])
 
 
-def _attributes(name: str) -> str:
+def labels(name: str) -> dict[str, str]:
+    """Attributes of one of the agent's own metrics, with their values where these are a closed set."""
     if name.startswith("otel.sdk."):
-        return "otel.component.type, otel.component.name, error.type"
-    family = name.removeprefix("otel_ebpf_receiver.")
-    return WHERE.get(family) or WHERE.get(family.split(".")[0], "") if family != "series.overflow" else ""
+        return dict.fromkeys(_SDK, "")
+    if name.startswith("otel_ebpf_receiver.export."):
+        return {"destination": "", "signal": "traces, metrics, lines"}
+    return LABELS.get(name, {})
+
+
+def _attributes(name: str) -> str:
+    return "; ".join(f"`{key}`{': ' if text else ''}{text}" for key, text in labels(name).items())
 
 
 def _influxdb() -> Iterator[str]:
@@ -193,4 +223,4 @@ def _listed(many: list[str]) -> str:
 
 def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [heads, tuple("---" for _ in heads), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in line) + " |" for line in lines) + "\n"
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"

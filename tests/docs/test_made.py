@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from docs.generate import architecture
 from docs.generate.__main__ import files
 from docs.generate.own import own_instruments
-from docs.generate.telemetry import BOTH, CLIENT, FLAGS, RESOURCE, SERVER, SPAN
+from docs.generate.telemetry import BOTH, CLIENT, FLAGS, RESOURCE, SERVER, SPAN, kubernetes, labels
 from otel_ebpf_receiver.sources.http import names as http
 from otel_ebpf_receiver.sources.http.options import HttpOptions
 from otel_ebpf_receiver.sources.http.record import Error, Flag, Side
@@ -124,10 +127,42 @@ def test_own_telemetry_is_what_an_agent_emits() -> None:
         for point in metric.sum.data_points
     }
     text = (DOCS / "telemetry.md").read_text()
-    assert {metric.name for metric in own} == {one.instrument.name for one in own_instruments()}
+    assert {metric.name for metric in own} == {one.instrument.name for one in own_instruments() if not one.needs_cluster}
+    for metric in own:
+        points = metric.sum.data_points if metric.HasField("sum") else metric.gauge.data_points
+        found = [attributes(point.attributes) for point in points]
+        assert set().union(*found) <= labels(metric.name).keys(), metric.name
+        for key, words in labels(metric.name).items():
+            documented = set(words.split(", ")) if words and key != "event" else None
+            values = {str(one[key]) for one in found if key in one}
+            assert documented is None or values <= documented, metric.name
+            # Those of the exporters depend on which there are.
+            assert documented is None or key == "signal" or values == documented, metric.name
     assert events == _ticked(text, "### Events of", "## InfluxDB") - {"otel_ebpf_receiver.kernel"}
     host = next(resource for resource, metric in sent if metric.name == http.SERVER_DURATION)
     assert host.keys() == {name for name, _ in RESOURCE} - {"service.namespace"}
+
+
+def test_kubernetes_attributes_are_whole() -> None:
+    """The page lists what a pod with everything gets, owners of each kind and labels and annotations included."""
+    keys = set(kubernetes())
+
+    assert {"service.version", "k8s.pod.uid", "k8s.cronjob.name", "container.image.tags", "k8s.pod.label.KEY"} <= keys
+    assert len(keys) > 25
+    text = (DOCS / "telemetry.md").read_text()
+    assert all(f"`{key}`" in text for key in keys)
+
+
+def test_the_site_builds_strictly(tmp_path: Path) -> None:
+    """mkdocs finds no broken link or anchor, and everything that is in the menu."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=DOCS.parent, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = {path.stem for path in DOCS.glob("*.md")}
+    assert {path.stem for path in tmp_path.glob("*.html")} >= pages
 
 
 def _ticked(text: str, begin: str, end: str) -> set[str]:

@@ -21,6 +21,11 @@ def total(name: str, by: str = "", more: str = "") -> str:
     return f"sum by ({by}) ({OWN}_{name}{{{HERE}{', ' if more else ''}{more}}})"
 
 
+def oldest(name: str) -> str:
+    """The greatest age at each agent."""
+    return f"max by (instance) ({OWN}_{name}{{{HERE}}})"
+
+
 def counted(events: str) -> str:
     """Kernel counters whose names match, a second."""
     return rate("kernel", "event", f'event=~"{events}"')
@@ -43,7 +48,7 @@ def health() -> dashboard.Dashboard:
         ("Taps", "Watched interfaces by state.", "none", total("taps", "state"), "{{state}}"),
         ("Records", "From the kernel: copies are the same exchange seen at another device.", "cps", rate("records", "fate"), "{{fate}}"),
         ("Requests without an answer", "Open now.", "none", total("requests_open", "instance"), "{{instance}}"),
-        ("Oldest request without an answer", "Its age.", "s", f"max by (instance) ({OWN}_requests_oldest_seconds{{{HERE}}})", "{{instance}}"),
+        ("Oldest request without an answer", "Its age.", "s", oldest("requests_oldest_seconds"), "{{instance}}"),
         ("Connections by what they are", "Only HTTP/1 is followed.", "cps", counted("flows_(http|tls|http2|other|upgraded)"), "{{event}}"),
         ("Connections that cannot be told", "Joined in the middle, one-sided, contradictory.", "cps", counted("flows_(joined|one_sided|distrusted)"), "{{event}}"),
         ("Positions lost", "Why the parser had to find the next certain start line.", "cps", counted("http_resync_.+|http_unpaired"), "{{event}}"),
@@ -54,6 +59,8 @@ def health() -> dashboard.Dashboard:
         ("Waiting", "Bytes in the queues or on the wire.", "bytes", total("export_queue_bytes", "destination, signal"), "{{destination}} {{signal}}"),
         ("Series", "In the table of metrics.", "none", total("series", "instance"), "{{instance}}"),
         ("Overflow", "Observations that found no room for a series of their own.", "cps", rate("series_overflow", "instance"), "{{instance}}"),
+        ("Age of what is known of Kubernetes", "Since the API server last confirmed it.", "s", oldest("kubernetes_snapshot_age_seconds"), "{{instance}}"),
+        ("Exchanges by what is known of their sides", "Unnamed peers are known by address only.", "cps", rate("identity", "fate"), "{{fate}}"),
     )  # fmt: skip
     for title, text, unit, expr, legend in panels:
         made.with_panel(parts.graph(title, text, unit, parts.query(expr, legend)))
