@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from otel_ebpf_receiver.agent import cluster, counting
+from otel_ebpf_receiver.agent.page.live import LivePage
 from otel_ebpf_receiver.export.own_books import count_books
 from otel_ebpf_receiver.status.counters import Counters, Instrument, Kind
 from otel_ebpf_receiver.status.exposition import metric_name
@@ -14,10 +15,10 @@ from otel_ebpf_receiver.status.exposition import metric_name
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """An instrument and its name in Prometheus; `needs_cluster`: only where Kubernetes is on."""
+    """An instrument and its name in Prometheus; `when`: what must be on for it; empty: always there."""
 
     instrument: Instrument
-    needs_cluster: bool = False
+    when: str = ""
 
     @property
     def prometheus(self) -> str:
@@ -43,6 +44,8 @@ def own_instruments() -> list[Own]:
     counters, nothing = _Listed(), cast(Any, SimpleNamespace())
     counting.register(counters, nothing, nothing, nothing)
     count_books(counters, [])
-    always = frozenset(counters.found)
+    when = dict.fromkeys(counters.found, "")
     cluster.register(counters, nothing, nothing)
-    return [Own(counters.found[name], name not in always) for name in sorted(counters.found)]
+    when |= dict.fromkeys(counters.found.keys() - when.keys(), "Kubernetes")
+    LivePage(dict).register(counters)
+    return [Own(counters.found[name], when.get(name, "the live page")) for name in sorted(counters.found)]

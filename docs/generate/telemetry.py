@@ -174,7 +174,7 @@ def _own() -> Iterator[str]:
     rows = []
     for one in own_instruments():
         made = one.instrument
-        text = f"{made.description}{' Where Kubernetes is on.' if one.needs_cluster else ''}"
+        text = f"{made.description}{f' Where {one.when} is on.' if one.when else ''}"
         rows.append((f"`{made.name}`", made.kind.value, f"`{one.prometheus}`", _attributes(made.name), text))
     yield _table(("metric", "kind", "in Prometheus", "attributes", ""), rows)
     yield "### Events of `otel_ebpf_receiver.kernel`\n"

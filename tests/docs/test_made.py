@@ -127,7 +127,7 @@ def test_own_telemetry_is_what_an_agent_emits() -> None:
         for point in metric.sum.data_points
     }
     text = (DOCS / "telemetry.md").read_text()
-    assert {metric.name for metric in own} == {one.instrument.name for one in own_instruments() if not one.needs_cluster}
+    assert {metric.name for metric in own} == {one.instrument.name for one in own_instruments() if not one.when}
     for metric in own:
         points = metric.sum.data_points if metric.HasField("sum") else metric.gauge.data_points
         found = [attributes(point.attributes) for point in points]
