@@ -181,6 +181,20 @@ def test_every_query_has_a_result(fed: Prometheus, board: str, title: str, expr:
     assert not [labels for labels, value in found.items() if value != value]
 
 
+def documented() -> list[tuple[str, str]]:
+    """Question and query of each row of the page on PromQL."""
+    return re.findall(r"^\| ([^|]+) \| `(.+)` \|$", (ROOT / "docs" / "promql.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("question", "query"), documented(), ids=[question for question, _ in documented()])
+def test_documented_queries_have_a_result(fed: Prometheus, question: str, query: str) -> None:
+    """What the page on PromQL shows works as it stands."""
+    found = fed.ask(query)
+
+    assert found
+    assert not [labels for labels, value in found.items() if value != value]
+
+
 def expression(board: str, title: str) -> str:
     """The expression of one panel's query, filled in."""
     return filled(next(expr for where, name, expr in panels() if (where, name) == (board, title)))
