@@ -21,7 +21,7 @@ def run(config: Config, stop: Stop, *, any_architecture: bool) -> int:
     require_interfaces(config)
     access = cluster.find(config)
     _raise_descriptors()
-    _tune_malloc()
+    tune_malloc()
     with contextlib.ExitStack() as stack:
         programs = stack.enter_context(load(config, stop, _modules(config, is_cluster=access is not None)))
         from otel_ebpf_receiver.agent.agent import Agent
@@ -54,7 +54,7 @@ def _raise_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _tune_malloc() -> None:
+def tune_malloc() -> None:
     """Keeps the memory of one batch for the next: given back and taken anew, every page of it costs a fault, some 2 us in a virtual machine.
 
     Threads share two arenas, as each of one's own keeps what it has had. Only with the GNU C library (malloc.h: M_TRIM_THRESHOLD -1,

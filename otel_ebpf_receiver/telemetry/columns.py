@@ -135,13 +135,13 @@ class Linkage:
     trace_state_cut: Bools
 
     def of(self, rows: npt.NDArray[np.intp]) -> Linkage:
-        """That of some rows, without the words: ids are made of all rows' words at once."""
+        """That of some rows as far as their place in a trace goes: without the words, of which ids are made, and without the trace states."""
         return Linkage(
             self.words[:, :0],
             self.traced[rows],
             self.trace_id[rows],
             self.parent_id[rows],
             self.parent_sampled[rows],
-            self.trace_state[rows],
-            self.trace_state_cut[rows],
+            self.trace_state[:0],
+            self.trace_state_cut[:0],
         )

@@ -62,7 +62,9 @@ class Derived:
         trace[:, 0] = made[0]
         trace[:, 1] = self.low[rows] if has_low else _not_zero(made[3])
         out = trace.view(np.uint8)
-        np.copyto(out, self._linkage.trace_id[rows], where=self._linkage.traced[rows][:, None])
+        traced = np.flatnonzero(self._linkage.traced[rows])
+        if traced.size:
+            out[traced] = self._linkage.trace_id[rows[traced]]
         return Ids(out, _big_endian(_not_zero(made[1])), _big_endian(_not_zero(made[2])))
 
     def _trace(self, own: U64, begin: int) -> U64:

@@ -41,9 +41,10 @@ class Describe:
         return Part(out)
 
     def outcome(self, row: int) -> Part:
-        """Name, status and what tells how it went."""
+        """Name, status, who was asked, and what tells how it went."""
         view, at = self._view, int(self._rows[row])
         out = self._common(at)
+        out[names.SERVER_ADDRESS], out[names.SERVER_PORT] = view.server.of(at)
         if self._kind is Kind.SERVER:
             out[names.URL_SCHEME] = self._scheme(at)
         code = int(view.method[at])
@@ -56,10 +57,6 @@ class Describe:
         method = METHODS[code] if code else "HTTP"
         route = view.routes.text(int(view.route[at]))
         return Part(out, f"{method} {route}" if route else method, view.is_error_row(self._kind, at))
-
-    def server(self, row: int) -> Part:
-        address, port = self._view.server.of(int(self._rows[row]))
-        return Part({names.SERVER_ADDRESS: address, names.SERVER_PORT: port})
 
     def peer(self, row: int) -> Part:
         """The other side as the wire shows it, as proxies tell it, and by name."""

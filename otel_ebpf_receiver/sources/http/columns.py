@@ -195,12 +195,12 @@ class HttpView:
         if unknown.size:
             method[unknown] = mix(*line_start(records[rows[unknown]]))
         note = records["flags"][at].astype(np.uint64) | (self.closed_by[at] << 16 | self.error[at] << 20).astype(np.uint64)
-        outcome = Group(mix(self.outcome(kind, at), self.route[at], method, note), describe.outcome)
+        # Who was asked goes with what for: a route is one server's, so that together there are hardly more combinations.
+        outcome = Group(mix(self.outcome(kind, at), self.route[at], method, note, self.server.key[at]), describe.outcome)
         address = self.client_address if kind is Kind.SERVER else self.server_address
         peer = mix(*words(np.ascontiguousarray(address[at])), *self._slot_words(at))
         other = self.caches.peers.keys(self.who.workloads, (self.who.client if kind is Kind.SERVER else self.who.server)[at])
-        groups = [outcome, Group(self.server.key[at], describe.server), Group(mix(peer, other), describe.peer)]
-        groups.append(Group(self.agents[1][at], describe.agent))
+        groups = [outcome, Group(mix(peer, other), describe.peer), Group(self.agents[1][at], describe.agent)]
         return SpanColumns(kind, groups, self._integers(kind, at), self._texts(kind, rows, at))
 
     def _slot_words(self, at: Picked) -> U64:
