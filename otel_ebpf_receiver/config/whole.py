@@ -38,8 +38,6 @@ def _exporters(config: Config) -> Found:
 
     if "prometheus" in config.exporters.metrics:
         metrics = config.telemetry.metrics
-        if metrics.temporality != "cumulative":
-            yield "telemetry.metrics.temporality", f"is {metrics.temporality!r}, but a scrape endpoint shows totals; expected 'cumulative'"
         if metrics.histogram != "explicit_bucket_histogram":
             yield "telemetry.metrics.histogram", f"is {metrics.histogram!r}, which the scrape endpoint cannot show"
 

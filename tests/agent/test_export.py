@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import time
 from collections.abc import Iterable
 
@@ -10,7 +11,7 @@ import pytest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from tests.agent.process import agent, curl, http_server
-from tests.capture.namespaces import join, namespace
+from tests.capture.namespaces import Namespace, join, namespace
 from tests.export.receivers import GrpcReceiver, HttpReceiver
 
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_METRIC_EXPORT_INTERVAL": "500"}
@@ -143,3 +144,50 @@ def test_deltas_add_up_over_an_outage() -> None:
                 counted = points(first, "http.server.request.duration") + points(second, "http.server.request.duration")
 
     assert sum(counted) == 7
+
+
+@pytest.mark.parametrize("temporality", ["cumulative", "delta"])
+def test_variables_choose_the_exporters_and_a_dead_one_starves_none(temporality: str) -> None:
+    """Metrics go to OTLP and to the page for Prometheus, spans nowhere: with nobody at the OTLP endpoint the page goes on counting."""
+    with namespace() as here, namespace() as there:
+        join(here, there)
+        environ = {
+            **SOON,
+            "OTEL_TRACES_EXPORTER": "none",
+            "OTEL_METRICS_EXPORTER": "otlp,prometheus",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": temporality,
+        }
+        with http_server(there.command()), agent("--interface", "v0", prefix=here.command(), env=environ) as running:
+            running.ready()
+            for count in (3, 5):
+                while counted(here) < count:
+                    curl(here.command(), "http://10.77.0.2:8080/there")
+                    wait_counted(here, counted(here) + 1)
+            text = page(here)
+            code = running.stop()
+
+    assert code == 0
+    waiting = [line for line in text.splitlines() if line.startswith("otel_ebpf_receiver_export_queued") and 'destination="otlp"' in line]
+    assert [float(line.rpartition(" ")[2]) > 0 for line in waiting] == [True]
+    assert not [line for line in text.splitlines() if 'signal="traces"' in line]
+
+
+def page(here: Namespace) -> str:
+    """The page for Prometheus."""
+    command = [*here.command(), "curl", "-sS", "--max-time", "20", "http://127.0.0.1:9464/metrics"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+def counted(here: Namespace) -> int:
+    """Exchanges on the page."""
+    lines = [line for line in page(here).splitlines() if line.startswith("http_server_request_duration_seconds_count")]
+    return sum(int(float(line.rpartition(" ")[2])) for line in lines)
+
+
+def wait_counted(here: Namespace, count: int) -> None:
+    """Until there are so many."""
+    deadline = time.monotonic() + 30
+    while counted(here) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

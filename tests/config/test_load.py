@@ -150,7 +150,10 @@ status: {port: 99999, enabled: 1}
         ("capture: {taps: {brige: x}}", "capture.taps: is a group of 'brige'; expected auto, host, bridge: NAME"),
         ("capture: {addresses: {include: [10.0.0.1/8]}}", "capture.addresses.include[0]: 10.0.0.1/8 has host bits set"),
         ("exporters: {metrics: [influxdb]}", "exporters.influxdb.url: is needed"),
-        ("exporters: {metrics: [prometheus]}\ntelemetry: {metrics: {temporality: delta}}", "agent.yaml:2: telemetry.metrics.temporality:"),
+        (
+            "exporters: {metrics: [prometheus]}\ntelemetry: {metrics: {histogram: base2_exponential_bucket_histogram}}",
+            "agent.yaml:2: telemetry.metrics.histogram:",
+        ),
         ("services: [{name: all}]", "services[0]: 'all' names neither addresses nor ports"),
         ("exporters: {otlp: {client_key: /k}}", "exporters.otlp.client_certificate:"),
         ("exporters: {otlp: {endpoint: 'dns:///a:1'}}", "exporters.otlp.endpoint: 'dns:///a:1' is not a URL"),
