@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -113,6 +114,22 @@ def test_red_survives_a_restart_of_a_series_and_takes_deltas() -> None:
 
     assert restarted == ["red,servicename=web qps=11.0,errrate=0.0,duration=100.0 120000000000"]
     assert summed == ["red,servicename=web qps=2.0,errrate=0.0,duration=100.0 60000000000"]
+
+
+def test_the_end_writes_what_an_interval_has_so_far() -> None:
+    """When the agent stops, what came since the last whole interval is a point too, once; nothing new is no point."""
+    with HttpReceiver([Reply(204)] * 3) as receiver, writing(receiver) as destination:
+        destination.offer(Signal.METRICS, red(60, ("/a", 60, 60.0, False)))
+        destination.offer(Signal.METRICS, red(70, ("/a", 80, 70.0, False)))
+        destination.finish(time.monotonic() + 10)
+        destination.finish(time.monotonic() + 10)
+        destination.stop()
+
+        assert [request.body for request in receiver.requests] == [
+            b"red,servicename=web qps=1.0,errrate=0.0,duration=1000.0 60000000000\n",
+            b"red,servicename=web qps=2.0,errrate=0.0,duration=500.0 70000000000\n",
+        ]
+        assert destination.books()[Signal.METRICS] == Books(received=2, sent=2)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from otel_ebpf_receiver.export.http.connection import Register, Target, register
 from otel_ebpf_receiver.export.http.post import Poster, Resource
 from otel_ebpf_receiver.export.http.proxy import proxy_for
 from otel_ebpf_receiver.export.influxdb.columns import Columns
-from otel_ebpf_receiver.export.influxdb.red import RedLines
+from otel_ebpf_receiver.export.influxdb.red import END, RedLines
 from otel_ebpf_receiver.export.influxdb.traffic import traffic_lines
 from otel_ebpf_receiver.export.otlp.answers import words_of_bytes
 from otel_ebpf_receiver.export.otlp.credentials import verifying_context
@@ -47,7 +47,7 @@ class LineTransport:
     def __init__(self, make_lines: Callable[[bytes], list[str]], poster: Poster) -> None:
         self._make_lines = make_lines
         self._poster = poster
-        self._body = b""
+        self._body: bytes | None = None
         self._lines: list[str] = []
 
     def send(self, body: bytes, limit_s: float | None = None) -> Answer:
@@ -126,7 +126,9 @@ class InfluxDestination:
         return all(sender.queue.flush(timeout_s) for sender in self._senders.values())
 
     def finish(self, deadline: float) -> None:
-        """No more offers follow; the queued is to be out by `deadline` (`time.monotonic()`)."""
+        """No more offers follow; the queued, and what `red` has of an interval that is not over, is to be out by `deadline` (`time.monotonic()`)."""
+        if Signal.METRICS in self._senders:
+            self._senders[Signal.METRICS].queue.offer(Payload(END, 0))
         for sender in self._senders.values():
             sender.finish(deadline)
 

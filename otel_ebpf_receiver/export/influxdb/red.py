@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, HistogramDataPoint, Metric
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 
 from otel_ebpf_receiver.export.influxdb.columns import Columns
@@ -18,6 +19,7 @@ from otel_ebpf_receiver.export.influxdb.line import Value, line
 from otel_ebpf_receiver.export.influxdb.traffic import attributes, tags
 
 SERIES_MAX = 100_000
+END = b""
 EXPIRE_NS = 600 * 10**9
 SLACK = 0.05
 """Part of the interval by which a request may come early and still end it: exports are not exactly one interval apart."""
@@ -54,7 +56,9 @@ class RedLines:
         self._seen: dict[bytes, _Seen] = {}
 
     def lines(self, body: bytes) -> list[str]:
-        """The lines that one `ExportMetricsServiceRequest` completes. Raises DecodeError."""
+        """The lines that one `ExportMetricsServiceRequest` completes; an empty one, END, completes all. Raises DecodeError."""
+        if body == END:
+            return self._rest()
         lines: list[str] = []
         newest_ns = 0
         for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
@@ -65,11 +69,19 @@ class RedLines:
                         newest_ns = max(newest_ns, self._observe(key, metric))
             total = self._sums.get(key)
             if total is not None and total.last_ns - total.since_ns >= self._interval_ns * (1 - SLACK):
-                labels = tags(self._columns.resource_tags, attributes(resource.resource.attributes))
-                lines.append(line(self._columns.red, labels, _fields(total), total.last_ns))
+                lines.append(self._line(resource.resource, total))
                 self._sums[key] = _Sum(total.last_ns, total.last_ns)
         self._forget(newest_ns)
         return lines
+
+    def _rest(self) -> list[str]:
+        """What came since the last whole interval, for the agent stops."""
+        lines = [self._line(Resource.FromString(key), total) for key, total in self._sums.items() if total.count]
+        self._sums.clear()
+        return lines
+
+    def _line(self, resource: Resource, total: _Sum) -> str:
+        return line(self._columns.red, tags(self._columns.resource_tags, attributes(resource.attributes)), _fields(total), total.last_ns)
 
     def _observe(self, key: bytes, metric: Metric) -> int:
         is_delta = metric.histogram.aggregation_temporality == AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
