@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from opentelemetry.semconv._incubating.attributes.otel_attributes import OTEL_SPAN_SAMPLING_RESULT
+
 from docs.generate.own import own_instruments
 from otel_ebpf_receiver.agent.influxdb import COLUMNS
 from otel_ebpf_receiver.export.influxdb.columns import Column
@@ -186,6 +188,8 @@ def _own() -> Iterator[str]:
 
 def labels(name: str) -> dict[str, str]:
     """Attributes of one of the agent's own metrics, with their values where these are a closed set."""
+    if name.startswith("otel.sdk.span."):
+        return {OTEL_SPAN_SAMPLING_RESULT: "RECORD_AND_SAMPLE, DROP"}
     if name.startswith("otel.sdk."):
         return dict.fromkeys(_SDK, "")
     if name.startswith("otel_ebpf_receiver.export."):

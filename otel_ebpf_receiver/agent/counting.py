@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from opentelemetry.semconv._incubating.attributes.otel_attributes import OTEL_SPAN_SAMPLING_RESULT
+from opentelemetry.semconv._incubating.metrics.otel_metrics import OTEL_SDK_SPAN_STARTED
+
 from otel_ebpf_receiver.status.counters import Attributes, Counters, Instrument, Kind, Number, pairs
 
 if TYPE_CHECKING:
@@ -66,6 +69,9 @@ def register(counters: Counters, kernel: Kernel, line: Line, taps: Taps) -> None
     spans = Instrument(f"{PREFIX}.spans", "Spans by what became of them before export.", "{span}")
     names = {"encoded": "spans", "sampled_out": "sampled_out", "silenced": "silenced", "ignored": "ignored"}
     counters.observe(spans, lambda: _by("fate", {fate: getattr(line.counts, name) for fate, name in names.items()}))
+    started = Instrument(OTEL_SDK_SPAN_STARTED, "Spans by what the sampler said.", "{span}")
+    results = {"RECORD_AND_SAMPLE": "spans", "DROP": "sampled_out"}
+    counters.observe(started, lambda: _by(OTEL_SPAN_SAMPLING_RESULT, {said: getattr(line.counts, name) for said, name in results.items()}))
     share = Instrument(f"{PREFIX}.sampling.probability", "Share of the spans that cap and overload let through.", "1", Kind.GAUGE)
     counters.observe(share, lambda: {(): line.probability})
     series = Instrument(f"{PREFIX}.series", "Series in the table of metrics.", "{series}", Kind.GAUGE)

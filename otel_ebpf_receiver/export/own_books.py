@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable
 from opentelemetry.semconv._incubating.attributes.otel_attributes import OTEL_COMPONENT_NAME, OTEL_COMPONENT_TYPE
 from opentelemetry.semconv._incubating.metrics.otel_metrics import (
     OTEL_SDK_EXPORTER_METRIC_DATA_POINT_EXPORTED,
+    OTEL_SDK_EXPORTER_METRIC_DATA_POINT_INFLIGHT,
     OTEL_SDK_EXPORTER_SPAN_EXPORTED,
+    OTEL_SDK_EXPORTER_SPAN_INFLIGHT,
     OTEL_SDK_PROCESSOR_SPAN_PROCESSED,
     OTEL_SDK_PROCESSOR_SPAN_QUEUE_SIZE,
 )
@@ -27,8 +29,8 @@ COUNTED: dict[str, tuple[Callable[[Books], int], str]] = {
     "retried": (lambda books: books.retried, "Items times the repetitions of their export."),
 }
 EXPORTED = {
-    Signal.TRACES: (OTEL_SDK_EXPORTER_SPAN_EXPORTED, "{span}"),
-    Signal.METRICS: (OTEL_SDK_EXPORTER_METRIC_DATA_POINT_EXPORTED, "{data_point}"),
+    Signal.TRACES: (OTEL_SDK_EXPORTER_SPAN_EXPORTED, OTEL_SDK_EXPORTER_SPAN_INFLIGHT, "{span}"),
+    Signal.METRICS: (OTEL_SDK_EXPORTER_METRIC_DATA_POINT_EXPORTED, OTEL_SDK_EXPORTER_METRIC_DATA_POINT_INFLIGHT, "{data_point}"),
 }
 
 
@@ -41,12 +43,15 @@ def count_books(counters: Counters, destinations: Iterable[Destination], lines: 
     counters.observe(queued, _read(each, printed, lambda books: books.queued))
     queue = Instrument(f"{PREFIX}.queue", "Bytes that wait or are on the wire.", "By", Kind.UP_DOWN)
     counters.observe(queue, _read(each, [], lambda books: books.queued_bytes))
-    for signal, (name, unit) in EXPORTED.items():
-        counters.observe(Instrument(name, "Items whose export has finished.", unit), _exported(each, signal))
+    for signal, (exported, in_flight, unit) in EXPORTED.items():
+        counters.observe(Instrument(exported, "Items whose export has finished.", unit), _exported(each, signal))
+        counters.observe(Instrument(in_flight, "Items on the wire, not answered yet.", unit, Kind.UP_DOWN), _in_flight(each, signal))
     processed = Instrument(OTEL_SDK_PROCESSOR_SPAN_PROCESSED, "Spans whose processing has finished.", "{span}")
     counters.observe(processed, _processed(each))
     size = Instrument(OTEL_SDK_PROCESSOR_SPAN_QUEUE_SIZE, "Spans in the queue.", "{span}", Kind.UP_DOWN)
-    counters.observe(size, lambda: {_component(one, Signal.TRACES): books.queued for one, books in _books(each, Signal.TRACES)})
+    counters.observe(
+        size, lambda: {_component(one, Signal.TRACES): books.queued - books.in_flight for one, books in _books(each, Signal.TRACES)}
+    )
 
 
 def _read(destinations: list[Destination], printed: list[LineDestination], value: Callable[[Books], int]) -> Read:
@@ -74,6 +79,10 @@ def _exported(destinations: list[Destination], signal: Signal) -> Read:
         return values
 
     return read
+
+
+def _in_flight(destinations: list[Destination], signal: Signal) -> Read:
+    return lambda: {_component(destination, signal): books.in_flight for destination, books in _books(destinations, signal)}
 
 
 def _processed(destinations: list[Destination]) -> Read:

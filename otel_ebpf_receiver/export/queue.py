@@ -46,6 +46,8 @@ class Books:
     queued: int = 0
     retried: int = 0
     queued_bytes: int = 0
+    in_flight: int = 0
+    """Of those queued: on the wire."""
 
     @property
     def lost(self) -> int:
@@ -165,6 +167,7 @@ class Queue:
                 self._items,
                 self._retried,
                 self._bytes,
+                self._taken.items if self._taken is not None else 0,
             )
 
     def _is_too_big(self, payload: Payload) -> bool:

@@ -157,6 +157,24 @@ def test_a_terminal_gets_columns_and_colour() -> None:
     assert plain[0].index("status") == plain[1].index("200") == plain[2].index("500")
 
 
+def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With NO_COLOR set (https://no-color.org) the columns stay and no colour is used."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    controller, terminal = pty.openpty()
+    console = Console(terminal)
+    console.start()
+    console.offer([Exchange(status=500)])
+    console.finish(time.monotonic() + 10)
+    console.stop()
+    text = os.read(controller, 65536).decode()
+    os.close(terminal)
+    os.close(controller)
+
+    header, line = text.splitlines()
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", text)
+    assert "500" in line
+
+
 def test_a_reader_that_does_not_read_holds_nothing_up() -> None:
     """With a full pipe offers return, the excess is dropped and counted, stop() ends in time, and the books balance."""
     reader, writer = os.pipe()

@@ -64,7 +64,7 @@ def test_what_is_on_the_wire_counts_as_queued() -> None:
     queue.offer(payload(60, 2))
 
     assert taken.items == 3
-    assert queue.books() == Books(received=5, dropped=2, queued=3, queued_bytes=60)
+    assert queue.books() == Books(received=5, dropped=2, queued=3, queued_bytes=60, in_flight=3)
     assert not queue.is_idle
 
 
