@@ -40,10 +40,12 @@ class Kernel:
 
     def read(self) -> Books:
         """Reads anew. Evicted requests have no counter of their own: they are those that began, did not end and are not there."""
-        counted = self._programs.counters()
+        before = self._programs.counters()
         waiting: OpenRequests = self._programs.open_requests()
+        # What ends during the walk is in none of one moment's numbers: begun before it and ended after it, so that none is called evicted wrongly.
+        counted = self._programs.counters()
         ended = sum(counted.get(f"http_{name}", 0) for name in ("answered", "reset", "closed", "given_up"))
-        evicted = max(self.books.evicted, counted.get("http_opened", 0) - ended - waiting.count)
+        evicted = max(self.books.evicted, before.get("http_opened", 0) - ended - waiting.count)
         self.books = Books(counted, waiting.count, waiting.oldest_ns, max(evicted, 0))
         return self.books
 

@@ -170,7 +170,7 @@ def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     os.close(terminal)
     os.close(controller)
 
-    header, line = text.splitlines()
+    _, line = text.splitlines()
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", text)
     assert "500" in line
 

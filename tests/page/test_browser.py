@@ -172,6 +172,22 @@ def test_pause_and_detail(stage: Stage) -> None:
         expect(pause).to_have_attribute("aria-pressed", "true")
 
 
+def test_rows_stand_still_under_the_pointer(stage: Stage) -> None:
+    """What is pointed at can be clicked; when the pointer leaves, what came meanwhile is there."""
+    with looked(stage.browser) as seen:
+        page = seen.page
+        until(lambda: len(times(page)) > 5)
+        page.locator("#stream tr").nth(2).hover()
+        time.sleep(0.5)
+        before = times(page)
+        time.sleep(1.5)
+        held = times(page)
+        page.locator("h1").hover()
+        until(lambda: times(page) != held)
+
+    assert held == before
+
+
 def test_it_comes_back_after_a_restart(stage: Stage) -> None:
     """The agent ends: the page says so. Another starts on the same port: the page goes on by itself, with both streams."""
     with looked(stage.browser) as seen:

@@ -20,7 +20,7 @@ class Once:
         self._old: set[int] = set()
 
     def rows(self, view: HttpView) -> npt.NDArray[np.intp]:
-        """Rows of a batch to show, those of the server's side first."""
+        """Rows of a batch to show, those of the server's side first; none that is reported from neither."""
         server = np.flatnonzero(view.who.report_server)
         client = np.flatnonzero(view.who.report_client & ~view.who.report_server)
         if not client.size and not self._new:

@@ -54,6 +54,8 @@ export class Chart {
   show(data) {
     this.data = data;
     this.plot.setData([X, ...data]);
+    // Under the pointer the legend tells that moment, else the last second.
+    if (this.plot.cursor.idx == null) this.plot.setLegend({ idx: SECONDS - 1 });
   }
 }
 

@@ -81,9 +81,14 @@ export class Stream {
     this.waiting = [...found.rows.sort((one, other) => other.time - one.time), ...this.waiting].slice(0, ROWS_MAX);
   }
 
+  // A row that moves cannot be clicked.
+  get isHeld() {
+    return this.body.matches(":hover") || this.body.contains(document.activeElement);
+  }
+
   // Rows come in more often than they can be read: they are made a few times a second, and not at all where nobody sees them.
   draw() {
-    if (!this.waiting.length || document.hidden || this.paused) return;
+    if (!this.waiting.length || document.hidden || this.paused || this.isHeld) return;
     const over = this.body.childElementCount + this.waiting.length - ROWS_MAX;
     for (let left = over; left > 0; left--) this.body.lastElementChild?.remove();
     this.body.prepend(...this.waiting.map((row) => this.row(row)));
@@ -97,6 +102,7 @@ export class Stream {
     const [shown, matching, skipped] = [sum("shown"), sum("matching"), sum("skipped")];
     const each = (value) => count(Math.round(value / (RATE_MS / 1000)));
     if (this.paused) say(this.note, "Paused.");
+    else if (this.isHeld) say(this.note, "Held while the pointer or the focus is on a row.");
     else if (!matching && !skipped) say(this.note, "Nothing that matches in the last seconds.");
     else if (shown === matching && !skipped) say(this.note, `All of ${each(matching)} a second.`);
     else say(this.note, `${each(shown)} of ${each(matching)} a second, evenly chosen${skipped ? `; ${each(skipped)} a second were not compared with the path` : ""}.`);
