@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from otel_ebpf_receiver.agent.page.once import Once
 from otel_ebpf_receiver.export.destination import LineDestination
 from otel_ebpf_receiver.pipeline import Line, TelemetryOptions
 from otel_ebpf_receiver.sources.http import lines
@@ -19,14 +20,18 @@ from otel_ebpf_receiver.telemetry.workload import NoIdentity
 
 
 class Lines:
-    """Offers each exchange to the console as a row."""
+    """Offers each exchange to the console as a row; one that is reported from both its sides once."""
 
     def __init__(self, destination: LineDestination) -> None:
         self._destination = destination
+        self._once = Once()
 
     def watch(self, source: Source, view: View) -> None:
         """Called by the line with every admitted batch."""
-        self._destination.offer(lines.rows(cast(HttpView, view)))
+        http = cast(HttpView, view)
+        unreported = np.flatnonzero(~(http.who.report_server | http.who.report_client))
+        chosen = np.sort(np.concatenate((self._once.rows(http), unreported)))
+        self._destination.offer(lines.rows(http, chosen))
 
 
 class Printed:

@@ -13,6 +13,7 @@ from otel_ebpf_receiver.agent.page import stream, window
 from otel_ebpf_receiver.agent.page.live import LINGER_S, LivePage
 from otel_ebpf_receiver.agent.page.slots import Slots
 from otel_ebpf_receiver.agent.page.traffic import NODES, Traffic
+from otel_ebpf_receiver.agent.watchers import Lines
 from otel_ebpf_receiver.sources.http import source
 from otel_ebpf_receiver.sources.http.options import HttpOptions
 from otel_ebpf_receiver.sources.source import View
@@ -280,3 +281,29 @@ def test_a_full_table_lets_go_of_what_is_over() -> None:
     traffic.tick()
 
     assert {node["name"] for node in traffic.tell(with_history=False)["nodes"]} == {"10.9.9.9", "10.0.0.2:8080"}
+
+
+class Printed:
+    """A line destination that keeps paths."""
+
+    name = "printed"
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+
+    def offer(self, rows: Any) -> None:
+        self.paths += [row.path for row in rows]
+
+
+def test_the_console_tells_an_exchange_of_both_sides_once() -> None:
+    """As the page does; what is reported from neither side stays a line."""
+    server = view({"target": "/one"}, identity=line.Known(SHOP, report_client=False))
+    client = view({"target": "/one"}, identity=line.Known(SHOP, report_server=False))
+    nobody = view({"target": "/two"}, identity=line.Known(SHOP, report_server=False, report_client=False))
+    printed: Any = Printed()
+    lines = Lines(printed)
+
+    for one in (client, server, nobody):
+        lines.watch(SOURCE, one)
+
+    assert printed.paths == ["/one", "/two"]

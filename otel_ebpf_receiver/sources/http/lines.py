@@ -41,6 +41,8 @@ class Row:
 def rows(view: HttpView, chosen: Rows | None = None) -> Iterator[Row]:
     """A row per exchange of an attached view, in the order of the records; `chosen`: only of these."""
     which = np.arange(len(view.status)) if chosen is None else chosen
+    if not which.size:
+        return
     columns = view.spans(Kind.SERVER, which)
     for at, row in enumerate(which.tolist()):
         yield _row(view, attributes(columns, at), row)
