@@ -183,7 +183,7 @@ class Agent:
             "taps": [{"interface": one.link.name, "role": one.role.value, "state": health.state(one), "error": one.error} for one in taps],
             "kernel": dict(self._kernel.books.counters),
             "exporters": [one.name for one in self._outlets],
-            "kubernetes": cluster.shown(self._cluster),
+            "kubernetes": cluster.shown(self._cluster, self._identity),
         }
 
     def _health(self) -> Mapping[str, object]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MODULES = ("otel_ebpf_receiver.identity.kubernetes.cluster", "kubernetes.client.api_client", "kubernetes.config.incluster_config")
 """What takes long to import; wanted as soon as there is an access."""
 PREFIX = "otel_ebpf_receiver.kubernetes"
+NAMES_MAX = 100
+"""Workloads named on the status page."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -82,7 +84,7 @@ def missing(cluster: Cluster | None) -> tuple[str, ...]:
     return tuple(f"kubernetes: {line}" for line in cluster.status().missing) if cluster else ()
 
 
-def shown(cluster: Cluster | None) -> Mapping[str, object]:
+def shown(cluster: Cluster | None, directory: Directory) -> Mapping[str, object]:
     """The cluster on the status page."""
     if cluster is None:
         return {"state": "off"}
@@ -107,6 +109,7 @@ def shown(cluster: Cluster | None) -> Mapping[str, object]:
         "peers": status.peers,
         "objects": dict(status.objects),
         "requests": status.requests_total,
+        "instrumented": list(directory.instrumented(NAMES_MAX)),
         "watches": watches,
     }
 

@@ -20,7 +20,7 @@ from otel_ebpf_receiver.telemetry.workload import NoIdentity
 
 
 class Lines:
-    """Offers each exchange to the console as a row; one that is reported from both its sides once."""
+    """Offers each exchange that is reported to the console as a row, once though both of its sides may be told."""
 
     def __init__(self, destination: LineDestination) -> None:
         self._destination = destination
@@ -29,9 +29,7 @@ class Lines:
     def watch(self, source: Source, view: View) -> None:
         """Called by the line with every admitted batch."""
         http = cast(HttpView, view)
-        unreported = np.flatnonzero(~(http.who.report_server | http.who.report_client))
-        chosen = np.sort(np.concatenate((self._once.rows(http), unreported)))
-        self._destination.offer(lines.rows(http, chosen))
+        self._destination.offer(lines.rows(http, np.sort(self._once.rows(http))))
 
 
 class Printed:

@@ -28,6 +28,7 @@ _ARRIVED, _LEFT = 1, 2
 _LOCAL, _HOST, _NODE, _SELECTED, _TRACED, _MEASURED, _AUDIBLE = (
     int(one) for one in (Trait.LOCAL, Trait.HOST, Trait.NODE, Trait.SELECTED, Trait.TRACED, Trait.MEASURED, Trait.ASKS_AUDIBLY)
 )
+_INSTRUMENTED = _TRACED | _MEASURED
 _EXACT, _GRACE, _GUESS = int(Certainty.EXACT), int(Certainty.GRACE), int(Certainty.GUESS)
 
 
@@ -146,6 +147,12 @@ class Directory:
                         self._exporting.clear()
                     self._exporting.add((uid, what))
                     self.on_exporting(uid, what)
+
+    def instrumented(self, most: int) -> list[str]:
+        """Workloads of this node that an SDK reports for, as `service.namespace`, up to `most` of them."""
+        snapshot = self.snapshot
+        rows = np.flatnonzero((snapshot.traits[:-1] & _INSTRUMENTED != 0) & (snapshot.traits[:-1] & (_LOCAL | _HOST) != 0)).tolist()
+        return sorted({snapshot.workloads[row].address_name for row in rows})[:most]
 
     def _behind(self, taps: I64) -> U8:
         table = self._taps

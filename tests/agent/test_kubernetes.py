@@ -200,9 +200,10 @@ def test_who_is_left_out(tmp_path: Path) -> None:
             load(front.command(), f"http://{known.address}:{PORT}/known", 4)
             load(node.ns.command(), f"http://{front.address}:{PORT}/probe", 4, "-A", "kube-probe/1.34")
             time.sleep(0.5)
-            metrics = watching.page("/metrics")
+            metrics, named = watching.page("/metrics"), state(watching)["instrumented"]
             assert watching.running.stop() == 0
 
+    assert named == ["known.shop"]
     assert told(watching, "/private") == {("C", front.uid): 4}
     assert told(watching, "/known") == {("C", front.uid): 4}
     assert told(watching, "/probe") == {}
@@ -237,3 +238,23 @@ def test_only_some_namespaces(tmp_path: Path) -> None:
     assert told(watching, "/wanted") == {("S", back.uid): 4}
     assert told(watching, "/asked") == {("C", front.uid): 4}
     assert told(watching, "/late") == {("C", late.uid): 4}
+
+
+def test_the_console_shows_an_exchange_once(tmp_path: Path) -> None:
+    """Though both sides are told; and nothing of a pod that opted out."""
+    with one_node(tmp_path) as (made, node):
+        front, back = node.pod("front"), node.pod("back")
+        private = node.pod("private", annotations={"otel-ebpf-receiver/enabled": "false"})
+        env = {"OTEL_TRACES_EXPORTER": "console", "OTEL_EBPF_RECEIVER_EXPORTERS_CONSOLE_FORMAT": "json"}
+        with serving(back, private), made.watched(env=env) as (watching,):
+            until(lambda: watching.page("/readyz") == "ready\n200", "everything is known")
+            load(front.command(), f"http://{back.address}:{PORT}/both", 4)
+            load(private.command(), f"http://{private.address}:{PORT}/none", 4)
+            assert watching.running.stop() == 0
+            lines = watching.running.out.rest()
+
+    shown = [json.loads(line) for line in lines if line.startswith("{")]
+    assert [(one["client"].split(":")[0], one["server"]) for one in shown if one["path"] == "/both"] == [
+        ("shop/front", "shop/back:8080")
+    ] * 4
+    assert [one for one in shown if one["path"] == "/none"] == []
