@@ -15,7 +15,7 @@
 #define HTTP_CHUNKS 4            // small chunks of one step
 #endif
 #ifndef HTTP_WORDS
-#define HTTP_WORDS 8             // pairs of words of 8 bytes looked at in one step
+#define HTTP_WORDS 4             // times 32 bytes looked at in one step
 #endif
 #define HTTP_SLOTS_A_FLOW 4      // open requests of a flow that reuse their map entry: an insert costs six times as much
 #define HTTP_OWN_KEY 0x80000000u

@@ -190,12 +190,17 @@ body:
       nl = end; cut = 1;                                        // longer than what is looked at: judge it by its beginning
     } else {
 #pragma clang loop unroll(disable)
-      for (u32 w = 0; w < HTTP_WORDS; w++) {                    // reads up to 16 * HTTP_WORDS bytes past the end; what is found there is dropped
+      for (u32 w = 0; w < HTTP_WORDS; w++) {                    // reads up to 32 * HTTP_WORDS bytes past the end; what is found there is dropped
         u8 *q = &s->b[pos & HTTP_MASK];
-        u64 m = bytes_equal(load8(q), '\n');
-        if (!m) { m = bytes_equal(load8(q + 8), '\n'); pos += 8; }
-        if (m) { V(s->nl) = pos + first(m); goto found; }
-        pos += 8;
+        if (bytes_equal(load8(q), '\n') | bytes_equal(load8(q + 8), '\n') | bytes_equal(load8(q + 16), '\n') | bytes_equal(load8(q + 24), '\n')) {
+          u64 m = bytes_equal(load8(q), '\n');
+          if (!m) { m = bytes_equal(load8(q + 8), '\n'); pos += 8; }
+          if (!m) { m = bytes_equal(load8(q + 16), '\n'); pos += 8; }
+          if (!m) { m = bytes_equal(load8(q + 24), '\n'); pos += 8; }
+          V(s->nl) = pos + first(m);
+          goto found;
+        }
+        pos += 32;
       }
       V(s->pos) = pos > end ? end : pos;
       continue;
