@@ -17,14 +17,16 @@ from tests.agent.process import agent
 from tests.capture.namespaces import Namespace, namespace
 from tests.chart.rendered import TRIAL, Object, Rendered, parsed
 from tests.interop.helm import template
-from tests.interop.node import BRIDGE, SERVICES, Load, Node, wait_for
+from tests.interop.node import API, BRIDGE, SERVICES, Client, Node, wait_for
 from tests.interop.server import Server, binary, running
 
 ADDRESSES = {"collector": "10.79.0.11", "jaeger": "10.79.0.12", "prometheus": "10.79.0.13"}
 PROGRAMS = {"collector": "otelcol", "jaeger": "jaeger", "prometheus": "prometheus"}
 PORTS = {"collector": 4318, "jaeger": 16686, "prometheus": 9090}
 WAIT_MS = 30
-"""What every answer takes: in the bucket that ends at 0.05 s."""
+"""What every answer takes at least."""
+BOUNDS_S = (0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+"""The conventions' bounds of durations from there on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +94,13 @@ def arguments(rendered: Rendered, name: str, folder: Path) -> list[str]:
         data: Mapping[str, str] = rendered.one("ConfigMap", sources[mount["name"]])["data"] if sources[mount["name"]] else {}
         for file, text in data.items():
             (place / file).write_text(text)
-    words = []
-    for word in container["args"]:
-        for path, place in folders.items():
-            word = word.replace(f"={path}", f"={place}")
-        words.append(word)
-    return words
+
+    def here(word: str) -> str:
+        option, _, path = word.partition("=")
+        inside = [mount for mount in folders if path == mount or path.startswith(f"{mount}/")]
+        return f"{option}={folders[inside[0]]}{path[len(inside[0]) :]}" if inside else word
+
+    return [here(word) for word in container["args"]]
 
 
 def ready(node: Node, name: str) -> Callable[[], bool]:
@@ -127,20 +130,26 @@ def test_a_trace_and_a_p99_are_read_back(trial: Trial, tmp_path: Path) -> None:
 
     with agent("--config", str(tmp_path / "agent.yaml"), *taps, prefix=node.host.command(), env=env) as running_agent:
         running_agent.ready()
-        with Load(node, [f"/200/{WAIT_MS}/cart"], per_second=20) as load:
-            load.wait_more(60)
-            quantile = 'histogram_quantile(0.99, sum by (le) (rate(http_server_request_duration_seconds_bucket{job="demo/api"}[1m])))'
+        slowest_s = 0.0
+        client = Client(node.shop, API)
+        for _ in range(100):
+            began_s = time.monotonic()
+            client.get(f"/200/{WAIT_MS}/cart")
+            slowest_s = max(slowest_s, time.monotonic() - began_s)
+        client.close()
+        quantile = 'histogram_quantile(0.99, sum by (le) (rate(http_server_request_duration_seconds_bucket{job="demo/api"}[1m])))'
 
-            def p99() -> float | None:
-                found = node.json(f"{trial.url('prometheus')}/api/v1/query", query=quantile)["data"]["result"]
-                value = float(found[0]["value"][1]) if found else 0.0
-                return value if value > 0 else None
+        def p99() -> float | None:
+            found = node.json(f"{trial.url('prometheus')}/api/v1/query", query=quantile)["data"]["result"]
+            value = float(found[0]["value"][1]) if found else 0.0
+            return value if value > 0 else None
 
-            measured = wait_for(p99, "Prometheus has a p99 of demo/api")
+        measured = wait_for(p99, "Prometheus has a p99 of demo/api")
         traces = wait_for(lambda: traces_of(trial, "api"), "Jaeger has a trace with both sides")
         assert running_agent.stop() == 0
 
-    assert WAIT_MS / 1000 <= measured <= 0.1
+    # A quantile is known to its bucket: it ends at the first bound that the slowest request, as its client saw it, stays below.
+    assert WAIT_MS / 1000 <= measured <= min(bound for bound in BOUNDS_S if bound >= slowest_s)
     assert {process["serviceName"] for process in traces[0]["processes"].values()} == {"shop", "api"}
 
 
