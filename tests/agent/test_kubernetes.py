@@ -72,7 +72,7 @@ def test_an_api_server_that_is_not_there_at_first(tmp_path: Path) -> None:
             until(lambda: watching.page("/readyz") == "ready\n200", "everything is known")
             load(front.command(), f"http://{back.address}:{PORT}/late", 4)
             after = state(watching)
-            assert watching.running.stop() == 0
+            assert watching.stop() == 0
 
     assert ready.startswith("ready\n")
     assert ready.endswith("200")
@@ -100,7 +100,7 @@ def test_an_api_server_that_goes_and_comes_back_another(tmp_path: Path) -> None:
             watching.start_api()
             until(lambda: watching.page("/readyz") == "ready\n200", "everything is known again")
             load(front.command(), f"http://{back.address}:{PORT}/back", 4)
-            assert watching.running.stop() == 0
+            assert watching.stop() == 0
 
     assert gone["state"] == "stale"
     assert told(watching, "/gone") == told(watching, "/back") == {("C", front.uid): 4, ("S", back.uid): 4}
@@ -122,7 +122,7 @@ def test_a_token_that_is_rotated(tmp_path: Path) -> None:
             until(lambda: "Bearer new" in tokens(watching.api), "the new token is used")
             until(lambda: watching.page("/readyz") == "ready\n200", "everything is known again")
             load(front.command(), f"http://{back.address}:{PORT}/rotated", 4)
-            assert watching.running.stop() == 0
+            assert watching.stop() == 0
 
     assert told(watching, "/rotated") == {("C", front.uid): 4, ("S", back.uid): 4}
 
@@ -139,7 +139,7 @@ def test_a_permission_that_is_missing(tmp_path: Path) -> None:
             until(lambda: state(watching)["watches"]["pods"]["state"] == "watching", "the pods are known")
             ready, seen = watching.page("/readyz"), state(watching)
             load(front.command(), f"http://{back.address}:{PORT}/allowed", 4)
-            assert watching.running.stop() == 0
+            assert watching.stop() == 0
 
     assert "allow list and watch of services to the agent's service account" in ready
     assert (seen["state"], seen["watches"]["services"]["state"]) == ("incomplete", "forbidden")
@@ -181,7 +181,7 @@ def test_a_pod_is_waited_for(tmp_path: Path) -> None:
             watching.api.put(early.body)
             until(lambda: len(told(watching, "/never")) == 2 and len(told(watching, "/wait")) == 2, "both are told")
             metrics = watching.page("/metrics")
-            assert watching.running.stop() == 0
+            assert watching.stop() == 0
 
     assert told(watching, "/wait") == {("C", early.uid): 4, ("S", back.uid): 4}
     assert told(watching, "/never") == {("C", node.name): 4, ("S", back.uid): 4}
@@ -201,7 +201,7 @@ def test_who_is_left_out(tmp_path: Path) -> None:
             load(node.ns.command(), f"http://{front.address}:{PORT}/probe", 4, "-A", "kube-probe/1.34")
             time.sleep(0.5)
             metrics, named = watching.page("/metrics"), state(watching)["instrumented"]
-            assert watching.running.stop() == 0
+            assert watching.stop() == 0
 
     assert named == ["known.shop"]
     assert told(watching, "/private") == {("C", front.uid): 4}
@@ -232,7 +232,7 @@ def test_only_some_namespaces(tmp_path: Path) -> None:
             watching.api.put(late.body)
             until(lambda: len(told(watching, "/late")) == 1, "the late pod is told")
             until(lambda: kernel(watching, "flows_unwatched") > before, "the kernel leaves the unwanted alone")
-            assert watching.running.stop() == 0
+            assert watching.stop() == 0
 
     assert told(watching, "/unwanted") == {}
     assert told(watching, "/wanted") == {("S", back.uid): 4}
@@ -250,7 +250,7 @@ def test_the_console_shows_an_exchange_once(tmp_path: Path) -> None:
             until(lambda: watching.page("/readyz") == "ready\n200", "everything is known")
             load(front.command(), f"http://{back.address}:{PORT}/both", 4)
             load(private.command(), f"http://{private.address}:{PORT}/none", 4)
-            assert watching.running.stop() == 0
+            assert watching.stop() == 0
             lines = watching.running.out.rest()
 
     shown = [json.loads(line) for line in lines if line.startswith("{")]

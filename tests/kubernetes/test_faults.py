@@ -123,8 +123,8 @@ def test_a_server_that_only_says_gone_is_not_hammered(tmp_path: Path) -> None:
             assert agent.who("10.1.0.2") == "web"
 
     pauses = [later - earlier for earlier, later in pairwise(times)]
-    assert pauses[-1] > pauses[1]
-    assert pauses[-1] > 0.4
+    # At once, then 0.4, 0.8 and 1.6 s less up to half of it; a busy machine only makes them longer, but for a late look at one request.
+    assert all(pause > 0.75 * least for pause, least in zip(pauses[1:4], (0.2, 0.4, 0.8), strict=True)), pauses
 
 
 def test_a_continue_token_that_is_gone_starts_the_list_again(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tests.sources.line import plain
 
 SERVER, CLIENT = 2, 3
 PORT = 8080
+STOP_S = 30.0
 GATEWAY, MAC = "169.254.1.1", "ee:ee:ee:ee:ee:ee"
 """The next hop of routed pods, which no device has."""
 SETTINGS = {
@@ -129,6 +130,11 @@ class Watching:
         """The API server, which was stopped, is there again, in the node's namespace."""
         with self.ns.inside():
             self.api.start()
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code. How long that may take is the matter of other tests: here two agents and their cluster end together."""
+        self.running.process.terminate()
+        return self.running.process.wait(STOP_S)
 
     def page(self, path: str) -> str:
         """A page of the agent's status server."""

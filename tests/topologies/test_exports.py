@@ -39,7 +39,7 @@ def test_idle_agents_tell_of_nothing(tmp_path: Path) -> None:
             time.sleep(IDLE_S)
             idle = receiver.spans
             pages = [one.page("/metrics") for one in both]
-            assert [one.running.stop() for one in both] == [0, 0]
+            assert [one.stop() for one in both] == [0, 0]
 
     peers = {one.peer.rpartition(":")[0] for one in receiver.requests}
     exported = [line for page in pages for line in page.splitlines() if 'fate="exports"' in line]
@@ -63,7 +63,7 @@ def test_an_app_with_an_sdk_of_its_own_is_silenced_by_signal(tmp_path: Path) -> 
             load(app.command(), f"http://{back.address}:{PORT}/after", 4)
             time.sleep(0.5)
             metrics = watching.page("/metrics")
-            assert watching.running.stop() == 0
+            assert watching.stop() == 0
 
     assert told(watching, "/before") == {("C", app.uid): 4, ("S", back.uid): 4}
     assert told(watching, "/after") == {("S", back.uid): 4}

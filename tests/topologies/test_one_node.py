@@ -19,7 +19,7 @@ def test_two_pods_of_a_node(tmp_path: Path, is_bridged: bool) -> None:
         front, back = node.pod("front"), node.pod("back")
         with serving(back), made.watched() as (watching,):
             load(front.command(), f"http://{back.address}:{PORT}/two", COUNT)
-            assert watching.running.stop() == 0
+            assert watching.stop() == 0
 
     assert told(watching, "/two") == {("C", front.uid): COUNT, ("S", back.uid): COUNT}
     assert counted(watching) == {("C", front.uid): COUNT, ("S", back.uid): COUNT}
@@ -34,7 +34,7 @@ def test_a_service_by_its_address(tmp_path: Path, is_bridged: bool) -> None:
         made.service("store", "10.96.0.1", back)
         with serving(back), made.watched() as (watching,):
             load(front.command(), "http://10.96.0.1/service", COUNT)
-            assert watching.running.stop() == 0
+            assert watching.stop() == 0
 
     asked = {one.trace: one for one in spans(watching, "/service") if one.kind == CLIENT}
     answered = {one.trace: one for one in spans(watching, "/service") if one.kind == SERVER}
@@ -53,7 +53,7 @@ def test_a_pod_asks_somebody_outside(tmp_path: Path) -> None:
         node.nft("post oifname up0 masquerade")
         with serving(made.outside), made.watched() as (watching,):
             load(front.command(), f"http://192.168.0.254:{PORT}/outside", COUNT)
-            assert watching.running.stop() == 0
+            assert watching.stop() == 0
 
     assert told(watching, "/outside") == counted(watching) == {("C", front.uid): COUNT}
 
@@ -67,7 +67,7 @@ def test_somebody_outside_asks_a_node_port(tmp_path: Path, is_bridged: bool) -> 
         made.service("store", "10.96.0.1", back, node_port=30080)
         with serving(back), made.watched() as (watching,):
             load(made.outside.command(), f"http://{node.address}:30080/port", COUNT)
-            assert watching.running.stop() == 0
+            assert watching.stop() == 0
 
     assert told(watching, "/port") == counted(watching) == {("S", back.uid): COUNT}
     assert {one.parent for one in spans(watching, "/port")} == {b""}
@@ -83,7 +83,7 @@ def test_the_node_asks_a_pod(tmp_path: Path, is_bridged: bool) -> None:
         with serving(back), made.watched() as (watching,):
             load(node.ns.command(), f"http://{back.address}:{PORT}/down", COUNT)
             load(node.ns.command(), "http://10.96.0.1/service", COUNT)
-            assert watching.running.stop() == 0
+            assert watching.stop() == 0
 
     assert told(watching, "/down") == told(watching, "/service") == {("C", node.name): COUNT, ("S", back.uid): COUNT}
     assert counted(watching) == {("C", node.name): 2 * COUNT, ("S", back.uid): 2 * COUNT}
@@ -97,7 +97,7 @@ def test_a_pod_asks_a_host_network_pod_of_its_node(tmp_path: Path, is_bridged: b
         front, exporter = node.pod("front"), node.host_pod("exporter", 9100)
         with serving(exporter, port=9100), made.watched() as (watching,):
             load(front.command(), f"http://{node.address}:9100/up", COUNT)
-            assert watching.running.stop() == 0
+            assert watching.stop() == 0
 
     assert told(watching, "/up") == counted(watching) == {("C", front.uid): COUNT, ("S", exporter.uid): COUNT}
 
@@ -110,7 +110,7 @@ def test_a_host_network_pod_asked_from_outside_and_on_loopback(tmp_path: Path) -
         with serving(exporter, port=9100), made.watched() as (watching,):
             load(made.outside.command(), f"http://{node.address}:9100/outside", COUNT)
             load(node.ns.command(), "http://127.0.0.1:9100/loop", COUNT)
-            assert watching.running.stop() == 0
+            assert watching.stop() == 0
 
     assert told(watching, "/outside") == {("S", exporter.uid): COUNT}
     assert told(watching, "/loop") == {("C", node.name): COUNT, ("S", exporter.uid): COUNT}

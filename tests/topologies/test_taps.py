@@ -60,7 +60,7 @@ def test_packets_are_not_doubled(tmp_path: Path) -> None:
         with made.watched() as (watching,):
             watched = arrived(front, back)
             links = node.ns.ip("-d", "link", "show")
-            assert watching.running.stop() == 0
+            assert watching.stop() == 0
 
     assert (without, watched) == (DATAGRAMS, DATAGRAMS)
     assert set(re.findall(r"promiscuity (\d+)", links)) <= {"0", "1"}
@@ -79,7 +79,7 @@ def test_a_plug_in_that_redirects_past_the_host_end(tmp_path: Path) -> None:
             watching.running.err.wait(lambda line: "one-way" in line and "h0" in line)
             watching.running.err.wait(lambda line: "one-way" in line and "h1" in line)
             taps = {one["interface"]: one["state"] for one in json.loads(watching.page("/status")[:-3])["taps"]}
-            assert watching.running.stop() == 0
+            assert watching.stop() == 0
 
     assert (taps["h0"], taps["h1"], taps["up0"]) == ("one-way", "one-way", "attached")
     assert spans(watching, "/redirected") == []
@@ -99,7 +99,7 @@ def test_a_thousand_pairs_come_and_go(tmp_path: Path) -> None:
                 come_and_go(node, elsewhere.name, ROUND)
             asking.join()
             after = settled(node, watching.running.pid)
-            assert watching.running.stop() == 0
+            assert watching.stop() == 0
 
     assert after[0] == sockets
     assert after[1] - rss_mib < RSS_MIB

@@ -32,7 +32,7 @@ def test_one_exchange_is_one_trace(tmp_path: Path, *, is_tunnelled: bool, is_tra
         made.service("store", "10.96.0.1", back)
         with serving(back), made.watched(env=agents_service(made)) as (asking, answering):
             load(front.command(), "http://10.96.0.1/far", COUNT, *headers)
-            assert (asking.running.stop(), answering.running.stop()) == (0, 0)
+            assert (asking.stop(), answering.stop()) == (0, 0)
 
     assert told(asking, "/far") == counted(asking) == {("C", front.uid): COUNT}
     assert told(answering, "/far") == counted(answering) == {("S", back.uid): COUNT}
@@ -53,7 +53,36 @@ def test_a_node_without_an_agent_gives_no_parent(tmp_path: Path) -> None:
         made.tunnel()
         with serving(back), made.watched() as (_, answering):
             load(front.command(), f"http://{back.address}:8080/root", COUNT)
-            assert answering.running.stop() == 0
+            assert answering.stop() == 0
 
     assert told(answering, "/root") == {("S", back.uid): COUNT}
     assert {one.parent for one in spans(answering, "/root")} == {b""}
+
+
+def test_a_pod_asks_a_host_network_pod_elsewhere(tmp_path: Path) -> None:
+    """Told once at each end, whatever devices it crosses, and joined."""
+    with made_of(tmp_path, 2) as made:
+        one, other = made.nodes
+        front, exporter = one.pod("front"), other.host_pod("exporter", 9100)
+        made.route()
+        with serving(exporter, port=9100), made.watched(env=agents_service(made)) as (asking, answering):
+            load(front.command(), f"http://{other.address}:9100/host", COUNT)
+            assert (asking.stop(), answering.stop()) == (0, 0)
+
+    assert told(asking, "/host") == counted(asking) == {("C", front.uid): COUNT}
+    assert told(answering, "/host") == counted(answering) == {("S", exporter.uid): COUNT}
+    assert {one.parent for one in spans(answering, "/host")} == {one.id for one in spans(asking, "/host")}
+
+
+def test_a_node_asks_a_pod_elsewhere(tmp_path: Path) -> None:
+    """CLIENT of the node at its uplink or tunnel, SERVER of the pod."""
+    with made_of(tmp_path, 2) as made:
+        one, other = made.nodes
+        back = other.pod("back")
+        made.tunnel()
+        with serving(back), made.watched(env=agents_service(made)) as (asking, answering):
+            load(one.ns.command(), f"http://{back.address}:8080/node", COUNT)
+            assert (asking.stop(), answering.stop()) == (0, 0)
+
+    assert told(asking, "/node") == counted(asking) == {("C", one.name): COUNT}
+    assert told(answering, "/node") == counted(answering) == {("S", back.uid): COUNT}
