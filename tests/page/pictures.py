@@ -39,7 +39,7 @@ def page(made: Shop, folder: Path, out: Path) -> None:
             time.sleep(2)
             seen.screenshot(path=out / f"page-{scheme}.png")
         seen.locator("#agent").scroll_into_view_if_needed()
-        seen.locator("#stream tr").nth(3).hover()
+        seen.locator("#exchanges .stream").hover()
         seen.locator("#stream tr button").nth(3).click()
         time.sleep(1)
         seen.locator("#exchanges").screenshot(path=out / "page-exchange.png")

@@ -177,7 +177,7 @@ def test_rows_stand_still_under_the_pointer(stage: Stage) -> None:
     with looked(stage.browser) as seen:
         page = seen.page
         until(lambda: len(times(page)) > 5)
-        page.locator("#stream tr").nth(2).hover()
+        page.locator("#exchanges .stream").hover()
         time.sleep(0.5)
         before = times(page)
         time.sleep(1.5)
