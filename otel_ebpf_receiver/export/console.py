@@ -165,7 +165,7 @@ class TerminalTable:
             self._begun = True
             rich.print(Text(self._line(self.HEADERS, width), style="bold"))
         for row in rows:
-            rich.print(Text(self._line(cells(row), width), style=_style(row)))
+            rich.print(Text(self._line(_without_repetition(cells(row)), width), style=_style(row)))
         return out.getvalue()
 
     def _line(self, texts: tuple[str, ...], width: int) -> str:
@@ -185,6 +185,12 @@ class TerminalTable:
 
 def _cut(text: str, size: int) -> str:
     return text if len(text) <= size else text[: size - 1] + "…"
+
+
+def _without_repetition(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Cells whose notes do not tell the status again, which is the error of an answer."""
+    notes = texts[-1].split(" ")
+    return texts if notes[0] != texts[4] else (*texts[:-1], " ".join(notes[1:]))
 
 
 def _style(row: Row) -> str:
