@@ -11,6 +11,7 @@ import http.client
 import http.server
 import json
 import socket
+import subprocess
 import threading
 import time
 import urllib.parse
@@ -34,7 +35,9 @@ SERVICES = [
 ]
 """The setting `services:` that names the two."""
 BRIDGE = ("p1", "p2")
-"""The interfaces to watch."""
+"""The host ends of their links."""
+ROUTER = "169.254.1.1"
+"""The next hop of every routed pod, answered for at the host end of its own link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class Node:
     host: Namespace
     shop: Namespace
     api: Namespace
+    taps: tuple[str, ...] = BRIDGE
+    """The interfaces to watch: the host ends of the pods' links."""
 
     def ask(self, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> bytes:
         """GET or POST from the node. Raises OSError, also for an answer that is no success."""
@@ -63,6 +68,30 @@ def node() -> Iterator[Node]:
         wait_until(lambda: all("forwarding" in host.ip("-d", "link", "show", port) for port in BRIDGE), "the bridge forwards")
         with answering(api):
             yield Node(host, shop, api)
+
+
+@contextlib.contextmanager
+def routed_pod(host: Namespace, name: str, address: str) -> Iterator[Namespace]:
+    """A pod as plug-ins that route make it: one address of its own, everything by way of the link's host end `cali-NAME`."""
+    with namespace() as pod:
+        link = f"cali-{name}"
+        host.ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", pod.name)
+        host.ip("addr", "add", f"{ROUTER}/32", "dev", link)
+        host.ip("link", "set", link, "up")
+        pod.ip("addr", "add", f"{address}/32", "dev", "eth0")
+        pod.ip("link", "set", "eth0", "up")
+        pod.ip("route", "add", ROUTER, "dev", "eth0", "scope", "link")
+        pod.ip("route", "add", "default", "via", ROUTER)
+        host.ip("route", "add", f"{address}/32", "dev", link)
+        subprocess.run(host.command("sysctl", "-q", "-w", "net.ipv4.ip_forward=1"), check=True)
+        yield pod
+
+
+def forward_service(host: Namespace, address: str, port: int, target: str, target_port: int = PORT) -> None:
+    """What kube-proxy does for a Service with one endpoint: its address becomes the pod's."""
+    rule = f"ip daddr {address} tcp dport {port} dnat to {target}:{target_port}"
+    table = f"table ip services {{\n chain pre {{\n type nat hook prerouting priority -100\n {rule}\n }}\n}}\n"
+    subprocess.run(host.command("nft", "-f", "-"), input=table, text=True, check=True, capture_output=True)
 
 
 def wait_until(holds: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
@@ -152,9 +181,11 @@ class Client:
         self._connection.close()
 
 
-def send(node: Node, paths: Sequence[str], headers: Mapping[str, str] | None = None) -> Counter[int]:
+def send(
+    node: Node, paths: Sequence[str], headers: Mapping[str, str] | None = None, *, address: str = API, port: int = PORT
+) -> Counter[int]:
     """Requests from `shop` to `api`, one after the other on one connection; what was answered."""
-    client = Client(node.shop, API)
+    client = Client(node.shop, address, port)
     for path in paths:
         client.get(path, headers)
     client.close()

@@ -12,7 +12,8 @@ import yaml
 from tests.interop.node import Node
 from tests.interop.server import Server, binary, running
 
-URL = "http://127.0.0.1:9090"
+AT = "127.0.0.1:9090"
+URL = f"http://{AT}"
 SCRAPED = "127.0.0.1:9464"
 """Where the agent's own exporter listens by default."""
 
@@ -20,13 +21,18 @@ SCRAPED = "127.0.0.1:9464"
 class Prometheus:
     """One of a node."""
 
-    def __init__(self, node: Node, server: Server) -> None:
-        self._node, self.server = node, server
+    def __init__(self, node: Node, server: Server, address: str) -> None:
+        self._node, self.server, self._url = node, server, f"http://{address}"
+
+    @property
+    def otlp(self) -> str:
+        """Where OTLP is taken: `/v1/metrics` comes behind."""
+        return f"{self._url}/api/v1/otlp"
 
     def query(self, expression: str, time_s: float | None = None) -> list[dict[str, Any]]:
         """The instant vector of an expression: `metric` (labels) and `value` (time, text)."""
         at = {} if time_s is None else {"time": f"{time_s:.3f}"}
-        return list(self._node.json(f"{URL}/api/v1/query", query=expression, **at)["data"]["result"])
+        return list(self._node.json(f"{self._url}/api/v1/query", query=expression, **at)["data"]["result"])
 
     def number(self, expression: str, time_s: float | None = None) -> float:
         """The value of an expression with one result. Raises LookupError when it has none."""
@@ -41,12 +47,12 @@ class Prometheus:
 
     def exemplars(self, expression: str, start_s: float, end_s: float) -> list[dict[str, Any]]:
         """All exemplars of an expression's series: `labels`, `value`, `timestamp`."""
-        found = self._node.json(f"{URL}/api/v1/query_exemplars", query=expression, start=f"{start_s:.3f}", end=f"{end_s:.3f}")
+        found = self._node.json(f"{self._url}/api/v1/query_exemplars", query=expression, start=f"{start_s:.3f}", end=f"{end_s:.3f}")
         return [each for series in found["data"] for each in series["exemplars"]]
 
 
 @contextlib.contextmanager
-def prometheus(node: Node, folder: Path, *, features: tuple[str, ...] = ("exemplar-storage",)) -> Iterator[Prometheus]:
+def prometheus(node: Node, folder: Path, *, features: tuple[str, ...] = ("exemplar-storage",), address: str = AT) -> Iterator[Prometheus]:
     """It scrapes the agent every second, and takes OTLP."""
     scrape = {"job_name": "agent", "honor_labels": True, "scrape_interval": "1s", "static_configs": [{"targets": [SCRAPED]}]}
     promoted = {"promote_resource_attributes": ["service.name", "service.namespace"]}
@@ -55,10 +61,10 @@ def prometheus(node: Node, folder: Path, *, features: tuple[str, ...] = ("exempl
         binary("prometheus"),
         f"--config.file={folder}/prometheus.yaml",
         f"--storage.tsdb.path={folder}/tsdb",
-        "--web.listen-address=127.0.0.1:9090",
+        f"--web.listen-address={address}",
         "--web.enable-otlp-receiver",
         f"--enable-feature={','.join(features)}",
     ]
-    server = Server(node.host, command, lambda: node.ask(f"{URL}/-/ready"), folder / "prometheus.log")
+    server = Server(node.host, command, lambda: node.ask(f"http://{address}/-/ready"), folder / "prometheus.log")
     with running(server):
-        yield Prometheus(node, server)
+        yield Prometheus(node, server, address)

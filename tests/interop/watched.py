@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from tests.agent.process import AgentProcess, agent
-from tests.interop.node import BRIDGE, SERVICES, Node, wait_for, wait_until
+from tests.interop.node import SERVICES, Node, wait_for, wait_until
 
 STATUS = "http://127.0.0.1:14318"
 _SAMPLE = re.compile(r"^([a-z_]+)(?:\{(.*)\})? (\S+)$")
@@ -80,6 +80,12 @@ class Watched:
 
         return wait_for(find, f"the queue of {signal} is empty")
 
+    def wait_exported(self, signal: str, times: int, destination: str = "otlp") -> None:
+        """Until something was sent so many times more: whatever was counted before is at the destination then."""
+        for _ in range(times):
+            before = self.books(signal, destination).sent
+            wait_until(lambda before=before: self.books(signal, destination).sent > before, f"{signal} were exported again")  # type: ignore[misc]
+
     def log(self) -> str:
         """What it has logged so far, at its end everything."""
         return "\n".join(self.running.err.seen)
@@ -104,7 +110,7 @@ def watching(node: Node, folder: Path, config: Mapping[str, Any], env: Mapping[s
     """The agent, ready. It must end well after SIGTERM."""
     file = folder / "agent.yaml"
     file.write_text(yaml.safe_dump(dict(config)))
-    taps = [word for name in BRIDGE for word in ("--interface", name)]
+    taps = [word for name in node.taps for word in ("--interface", name)]
     with agent("--config", str(file), *taps, prefix=node.host.command(), env=env) as running:
         running.ready()
         yield Watched(node, running)

@@ -69,8 +69,17 @@ def following(
     """Follow the cluster of a kubeconfig."""
     file = folder / "kubeconfig"
     file.write_text(kubeconfig)
+    with following_access(Access(str(file)), peers=peers, timing=timing, options=options) as made:
+        yield made
+
+
+@contextmanager
+def following_access(
+    access: Access, *, node: str = cluster.NODE, peers: Peers = "pods", timing: Timing = QUICK, options: Options | None = None
+) -> Iterator[Following]:
+    """Follow the cluster that is reached so, from a node."""
     directory = Directory(is_cluster=True)
-    made = Cluster(Api(Access(str(file))), directory, options or Options(cluster.NODE), peers=peers, timing=timing)
+    made = Cluster(Api(access), directory, options or Options(node), peers=peers, timing=timing)
     made.start()
     try:
         yield Following(made, directory)

@@ -118,9 +118,14 @@ class Api:
     def get(self, path: str, query: Mapping[str, str], accept: str) -> Any:
         """The JSON of one answer. Raises Refused and Unreachable."""
         response = self._request(path, query, accept, READ_TIMEOUT_S)
-        with _translated():
-            body = response.read(_BODY_MAX + 1, decode_content=True)
-            response.release_conn()
+        try:
+            with _translated():
+                body = response.read(_BODY_MAX + 1, decode_content=True)
+                response.release_conn()
+        except KubernetesError:
+            # What was cut off half way is of no use to the next request.
+            response.close()
+            raise
         if len(body) > _BODY_MAX:
             response.close()
             raise Unreachable(f"the answer to {path!r} is longer than {_BODY_MAX} bytes")
