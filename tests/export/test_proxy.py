@@ -16,12 +16,13 @@ from otel_ebpf_receiver.errors import ExportError
 from otel_ebpf_receiver.export.destination import Signal
 from otel_ebpf_receiver.export.http.connection import Endpoint
 from otel_ebpf_receiver.export.http.proxy import Proxy, proxy_for
+from otel_ebpf_receiver.export.otlp.grpc import GrpcTransport
 from otel_ebpf_receiver.export.otlp.http import HttpTransport
-from otel_ebpf_receiver.export.otlp.options import OtlpOptions
+from otel_ebpf_receiver.export.otlp.options import OtlpOptions, Protocol
 from otel_ebpf_receiver.export.sender import Answer, Verdict
 from tests.export.certificates import make_certificates
 from tests.export.payloads import spans
-from tests.export.receivers import HttpReceiver
+from tests.export.receivers import GrpcReceiver, HttpReceiver
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -140,6 +141,19 @@ def test_hosts_can_be_left_out(proxy: _Server, monkeypatch: pytest.MonkeyPatch) 
     with HttpReceiver() as receiver:
         assert send(OtlpOptions(receiver.endpoint + "/v1/traces")) == Answer(Verdict.ACCEPTED)
     assert not proxy.seen
+
+
+def test_grpc_goes_through_a_tunnel_too(proxy: _Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC reads the variables by itself and asks the same proxy for a way."""
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
+    with GrpcReceiver() as receiver:
+        transport = GrpcTransport(OtlpOptions(receiver.endpoint, Protocol.GRPC), Signal.TRACES)
+        answer = transport.send(spans(2).body)
+        transport.close()
+
+        assert answer == Answer(Verdict.ACCEPTED)
+        assert receiver.spans == 2
+        assert proxy.seen == [("CONNECT", f"127.0.0.1:{receiver.port}", "")]
 
 
 PROXY = Proxy("p", 3128)
