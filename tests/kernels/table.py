@@ -43,19 +43,17 @@ def _number(kernel: str) -> tuple[int, ...]:
 
 
 def table(found: list[Row], choice: str, bcc: str) -> list[str]:
-    """Programs down, kernels across; a cell: instructions processed and milliseconds."""
+    """Programs down, kernels across; a cell: instructions processed and seconds, `-` where the program was refused or not looked at."""
     chosen = [row for row in found if row.choice == choice and row.bcc == bcc]
     kernels = sorted({row.kernel for row in chosen}, key=_number)
     programs = {row.program: row.instructions for row in chosen}
-    cells = {(row.program, row.kernel): f"{row.processed:,}, {row.load_ms:.0f} ms" for row in chosen}
+    cells = {(row.program, row.kernel): f"{row.processed:,}, {row.load_ms / 1000:.2f} s" for row in chosen}
     out = [
-        "| program | instructions | " + " | ".join(re.split("[-+]", kernel)[0] for kernel in kernels) + " |",
+        "| program | instructions | " + " | ".join(".".join(str(word) for word in _number(kernel)[:2]) for kernel in kernels) + " |",
         "|---|---:|" + "---:|" * len(kernels),
     ]
     for program, instructions in programs.items():
-        out.append(
-            f"| `{program}` | {instructions:,} | " + " | ".join(cells.get((program, kernel), "refused") for kernel in kernels) + " |"
-        )
+        out.append(f"| `{program}` | {instructions:,} | " + " | ".join(cells.get((program, kernel), "-") for kernel in kernels) + " |")
     return out
 
 
