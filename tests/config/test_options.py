@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
-from otel_ebpf_receiver.config.load import load_text
+from otel_ebpf_receiver.config.load import load, load_text
 from otel_ebpf_receiver.config.options import exporters, metric_options, otlp_signals, route_options, sampling_options
 from otel_ebpf_receiver.config.schema import Config
+from otel_ebpf_receiver.errors import ConfigError
 from otel_ebpf_receiver.export.destination import Signal
 from otel_ebpf_receiver.export.otlp.options import OtlpOptions
 from otel_ebpf_receiver.telemetry.red import MetricOptions
@@ -70,3 +73,14 @@ def test_otlp_has_options_for_its_signals_only() -> None:
     config = load_text("", "", {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "console"}).config
 
     assert otlp_signals(config) == {Signal.TRACES: OtlpOptions("http://localhost:4318/v1/traces")}
+
+
+@pytest.mark.parametrize(
+    ("host", "is_refused"), [("127.0.0.1", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("10.0.0.7", True)]
+)
+def test_the_live_page_is_for_this_host_only(host: str, is_refused: bool) -> None:
+    """On any other address the configuration is refused, naming both keys."""
+    environ = {"OTEL_EBPF_RECEIVER_STATUS_PAGE": "true", "OTEL_EBPF_RECEIVER_STATUS_HOST": host}
+
+    with pytest.raises(ConfigError, match=r"status\.page.*status\.host") if is_refused else contextlib.nullcontext():
+        load(None, environ)

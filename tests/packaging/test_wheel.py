@@ -51,6 +51,18 @@ def test_wheel_carries_every_file_of_the_kernel_side(wheel: Path) -> None:
     assert carried == tree
 
 
+def test_wheel_carries_the_live_page(wheel: Path) -> None:
+    """Every file of the page and of its libraries, licences included, byte for byte."""
+    folder = "otel_ebpf_receiver/status/page/static"
+    tree = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in (ROOT / folder).rglob("*") if path.is_file()}
+
+    with zipfile.ZipFile(wheel) as archive:
+        carried = {name: archive.read(name) for name in archive.namelist() if name.startswith(folder)}
+
+    assert f"{folder}/vendor/uPlot.LICENSE.txt" in tree
+    assert carried == tree
+
+
 def test_wheel_carries_the_explained_configuration(wheel: Path) -> None:
     """The configuration file that explains every key comes with the wheel."""
     with zipfile.ZipFile(wheel) as archive:
