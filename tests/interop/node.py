@@ -159,18 +159,25 @@ def answering(here: Namespace, port: int = PORT, address: str = "") -> Iterator[
 
 
 class Client:
-    """One kept connection from a namespace, and the answers it got by status."""
+    """One kept connection from a namespace, made anew when the server has ended it, and the answers it got by status."""
 
     def __init__(self, here: Namespace, address: str, port: int = PORT) -> None:
-        with here.inside():
-            sock = socket.create_connection((address, port), PATIENCE_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._connection = http.client.HTTPConnection(address, port)
-        self._connection.sock = sock
+        self._here, self._connection = here, http.client.HTTPConnection(address, port)
+        # By itself it would connect again in whatever namespace the thread is in.
+        self._connection.auto_open = 0
+        self._connect()
         self.answers: Counter[int] = Counter()
+
+    def _connect(self) -> None:
+        with self._here.inside():
+            sock = socket.create_connection((self._connection.host, self._connection.port), PATIENCE_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connection.sock = sock
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> None:
         """One request and its whole answer."""
+        if self._connection.sock is None:
+            self._connect()
         self._connection.request("GET", path, headers=dict(headers or {}))
         answer = self._connection.getresponse()
         answer.read()
