@@ -81,6 +81,8 @@ class State:
     cut: bool = False
     """They end in the middle of a line, not properly."""
     bookmark_s: float = 60.0
+    bookmarks: list[tuple[str, int]] = field(default_factory=list)
+    """Kind and version of each that was sent."""
     is_stopped: bool = False
 
 
@@ -393,6 +395,7 @@ class Handler(BaseHTTPRequestHandler):
             elif change.type == "BOOKMARK":
                 if wants_bookmarks:
                     self._event("BOOKMARK", change.body)
+                    self.state.bookmarks.append((change.kind, change.version))
             elif _is_selected(change.body, query):
                 self._event(change.type, self._shown(change.body))
         if self.state.cut and epoch != self.state.epoch:
