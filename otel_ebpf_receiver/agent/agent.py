@@ -180,7 +180,7 @@ class Agent:
         taps = self._taps.taps.values()
         return {
             "version": options.agent_version(),
-            "taps": [{"interface": one.link.name, "role": one.role.value, "state": health.state(one), "error": one.error} for one in taps],
+            "taps": [{"interface": one.link.name, "role": one.role.value, "state": one.state, "error": one.error} for one in taps],
             "kernel": dict(self._kernel.books.counters),
             "exporters": [one.name for one in self._outlets],
             "kubernetes": cluster.shown(self._cluster, self._identity),

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from otel_ebpf_receiver.errors import ConfigError
 from otel_ebpf_receiver.status.counters import Counters, Instrument, Kind, pairs
 from otel_ebpf_receiver.telemetry.ids import KEY_BYTES
 
@@ -40,10 +39,7 @@ def find(config: Config) -> Access | None:
         return None
     if wanted.node_name:
         return access
-    remedy = "the name of this node is missing; set K8S_NODE_NAME (in a pod: from the field spec.nodeName)"
-    if wanted.enabled:
-        raise ConfigError(f"kubernetes.node_name: {remedy}")
-    _LOG.warning("Kubernetes is off: %s", remedy)
+    _LOG.warning("Kubernetes is off: the name of this node is missing; set K8S_NODE_NAME (in a pod: from the field spec.nodeName)")
     return None
 
 

@@ -90,7 +90,7 @@ def _by(name: str, values: Mapping[str, int]) -> dict[Attributes, Number]:
 def _taps(taps: Taps) -> dict[Attributes, Number]:
     found = {"attached": 0, "failed": 0, "one_way": 0}
     for tap in taps.taps.values():
-        found["failed" if tap.sock is None else "one_way" if tap.is_one_way else "attached"] += 1
+        found[tap.state.replace("-", "_")] += 1
     return _by("state", found)
 
 

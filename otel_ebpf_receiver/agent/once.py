@@ -1,4 +1,4 @@
-"""Each exchange once: of one that was seen at the own taps of both its sides, and is reported from each, the page shows the server's."""
+"""Each exchange once: of one that was seen at the own taps of both its sides, and is reported from each, people are shown the server's."""
 
 from __future__ import annotations
 

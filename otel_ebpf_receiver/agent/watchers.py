@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from otel_ebpf_receiver.agent.page.once import Once
+from otel_ebpf_receiver.agent.once import Once
 from otel_ebpf_receiver.export.destination import LineDestination
 from otel_ebpf_receiver.pipeline import Line, TelemetryOptions
 from otel_ebpf_receiver.sources.http import lines

@@ -56,6 +56,11 @@ class Tap:
     error: str = ""
     is_one_way: bool = False
 
+    @property
+    def state(self) -> str:
+        """`failed`, `one-way` or `attached`."""
+        return "failed" if self.sock is None else "one-way" if self.is_one_way else "attached"
+
 
 def is_one_way(counters: Mapping[str, int]) -> bool:
     """True for a tap that shows only one direction of its connections, as plug-ins that redirect past the host end do."""

@@ -7,7 +7,8 @@ import subprocess
 from collections.abc import Sequence
 
 from tests.agent.process import agent, curl, http_server
-from tests.capture.namespaces import Namespace, join, namespace
+from tests.capture.namespaces import join, namespace
+from tests.live.links import bridge
 
 JSON = {"OTEL_EBPF_RECEIVER_EXPORTERS_CONSOLE_FORMAT": "json"}
 
@@ -87,18 +88,6 @@ def test_a_link_that_comes_later_is_watched() -> None:
 
     assert len(settle(lines, "/late")) == 1
     assert len(settle(lines, "/rest")) == 1
-
-
-def bridge(host: Namespace, ports: Sequence[Namespace]) -> None:
-    """A bridge in `host` with one port per namespace, which gets 10.79.0.1, .2, …; the bridge itself has .254."""
-    host.ip("link", "add", "br0", "type", "bridge")
-    host.ip("addr", "add", "10.79.0.254/24", "dev", "br0")
-    host.ip("link", "set", "br0", "up")
-    for number, pod in enumerate(ports, 1):
-        host.ip("link", "add", f"p{number}", "type", "veth", "peer", "name", "eth0", "netns", pod.name)
-        host.ip("link", "set", f"p{number}", "master", "br0", "up")
-        pod.ip("addr", "add", f"10.79.0.{number}/24", "dev", "eth0")
-        pod.ip("link", "set", "eth0", "up")
 
 
 def test_copies_on_a_bridge_and_its_ports_are_one() -> None:

@@ -33,8 +33,7 @@ Object = dict[str, Any]
 class ApiServer:
     """etcd and the API server of one cluster; files of both are in `folder`."""
 
-    def __init__(self, here: Namespace, folder: Path, *, is_whole: bool = False) -> None:
-        """`is_whole`: with the admission that needs a controller manager."""
+    def __init__(self, here: Namespace, folder: Path) -> None:
         self.here, self.folder = here, folder
         self.certificate = folder / "certificates/apiserver.crt"
         self.key = folder / "accounts.key"
@@ -66,7 +65,8 @@ class ApiServer:
             f"--service-account-key-file={self.key}",
             f"--service-account-signing-key-file={self.key}",
             "--endpoint-reconciler-type=none",
-            *([] if is_whole else ["--disable-admission-plugins=ServiceAccount"]),
+            # Without a controller manager no namespace has a default account, and every pod would be refused.
+            "--disable-admission-plugins=ServiceAccount",
         ]
         self.server = self._server()
 
@@ -118,11 +118,11 @@ class ApiServer:
         """The objects of a collection."""
         return list(self.object(path)["items"])
 
-    def create(self, body: Object, namespace: str = "") -> Object:
+    def create(self, body: Object, namespace: str = "", *, query: str = "") -> Object:
         """Makes an object of a manifest; the one that is there when it is there. Returns it as the server keeps it."""
         path = collection(body, namespace)
         try:
-            return dict(json.loads(self.request("POST", path, body)))
+            return dict(json.loads(self.request("POST", path + query, body)))
         except urllib.error.HTTPError as error:
             if error.code != 409:
                 raise
@@ -150,8 +150,8 @@ class ApiServer:
         account = next(body for body in manifests() if body["kind"] == "ServiceAccount")
         return self.token(account["metadata"]["namespace"], account["metadata"]["name"])
 
-    def kubeconfig(self, token: str, name: str = "kubeconfig") -> Path:
-        """A kubeconfig file with this token."""
+    def kubeconfig(self, token: str = ADMIN, name: str = "kubeconfig") -> Path:
+        """A kubeconfig file with this token, the administrator's by default."""
         file = self.folder / name
         cluster = {"server": URL, "certificate-authority": str(self.certificate)}
         whole = {
@@ -185,9 +185,9 @@ def collection(body: Mapping[str, Any], namespace: str) -> str:
 
 
 @contextlib.contextmanager
-def apiserver(here: Namespace, folder: Path, *, is_whole: bool = False) -> Iterator[ApiServer]:
+def apiserver(here: Namespace, folder: Path) -> Iterator[ApiServer]:
     """A fresh cluster without a node, ready."""
-    made = ApiServer(here, folder, is_whole=is_whole)
+    made = ApiServer(here, folder)
     try:
         made.start()
         # The controllers inside the API server make these a moment after it is ready.

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from tests.chart.rendered import CHART, EXAMPLES, PLAIN, Object, parsed
-from tests.interop import container
+from tests.interop import container, workloads
+from tests.interop.apiserver import PORT, ApiServer, apiserver
 from tests.interop.collector import CLIENT, SERVER, Collector, Span
 from tests.interop.helm import helm
-from tests.interop.installed import NODE_ADDRESS, NODE_NAME, PORT, Installation, installation, workload
 from tests.interop.node import API, SHOP, Node, send, wait_for, wait_until
 from tests.interop.server import binary, running
 
@@ -35,34 +35,36 @@ VALUES = {
 
 
 @pytest.fixture
-def api(here: Node, tmp_path: Path) -> Iterator[Installation]:
+def api(here: Node, tmp_path: Path) -> Iterator[ApiServer]:
     """A real API server on the node, with the namespace that the chart goes to."""
-    with installation(here, tmp_path / "api") as made:
-        made.namespace(NAMESPACE)
+    folder = tmp_path / "api"
+    folder.mkdir()
+    with apiserver(here.host, folder) as made:
+        workloads.namespace(made, NAMESPACE)
         yield made
 
 
-def installed(api: Installation, *arguments: str) -> None:
+def installed(api: ApiServer, *arguments: str) -> None:
     """helm against that server."""
     environment = {**os.environ, "HOME": str(api.folder)}
-    command = api.here.host.command(binary("helm"), *arguments, "--kubeconfig", str(api.kubeconfig()), "--namespace", NAMESPACE)
+    command = api.here.command(binary("helm"), *arguments, "--kubeconfig", str(api.kubeconfig()), "--namespace", NAMESPACE)
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
     assert done.returncode == 0, done.stderr
 
 
-def key(api: Installation) -> str:
+def key(api: ApiServer) -> str:
     """The key of ids that the chart made."""
     return str(api.object(f"/api/v1/namespaces/{NAMESPACE}/secrets/{NAME}-ids")["data"]["key"])
 
 
-def test_server_takes_every_rendering_strictly(api: Installation) -> None:
+def test_server_takes_every_rendering_strictly(api: ApiServer) -> None:
     """Each object passes the server's own schema, validation and defaults; kinds of the Prometheus operator have none there."""
     judged: set[tuple[str, str]] = set()
     for file in [*sorted(EXAMPLES.glob("*.yaml")), PLAIN]:
         for one in parsed(file.read_text()).objects:
             namespace = one["metadata"].get("namespace", "")
             if namespace:
-                api.namespace(namespace)
+                workloads.namespace(api, namespace)
             if one["kind"] == "Namespace" or one["apiVersion"].startswith("monitoring.coreos.com/"):
                 continue
             api.create(one, namespace, query="?dryRun=All&fieldValidation=Strict")
@@ -71,19 +73,19 @@ def test_server_takes_every_rendering_strictly(api: Installation) -> None:
     assert judged >= {(file.stem, kind) for file in EXAMPLES.glob("*.yaml") for kind in ("DaemonSet", "Service", "ConfigMap")}
 
 
-def test_pod_security_wants_the_level_that_the_notes_name(api: Installation) -> None:
+def test_pod_security_wants_the_level_that_the_notes_name(api: ApiServer) -> None:
     """The pod is refused in a namespace of the level baseline, and taken at privileged."""
     pod = {**parsed(PLAIN.read_text()).one("DaemonSet")["spec"]["template"], "apiVersion": "v1", "kind": "Pod"}
     pod["metadata"] = {"name": "agent"}
     for level in ("baseline", "privileged"):
-        api.namespace(level, **{"pod-security.kubernetes.io/enforce": level})
+        workloads.namespace(api, level, **{"pod-security.kubernetes.io/enforce": level})
 
     api.request("POST", "/api/v1/namespaces/privileged/pods?dryRun=All", pod)
     with pytest.raises(urllib.error.HTTPError, match="violates PodSecurity"):
         api.request("POST", "/api/v1/namespaces/baseline/pods?dryRun=All", pod)
 
 
-def test_key_is_kept_over_upgrades_and_made_anew_after_removal(api: Installation) -> None:
+def test_key_is_kept_over_upgrades_and_made_anew_after_removal(api: ApiServer) -> None:
     """helm install makes a key, upgrade keeps it, uninstall leaves nothing behind."""
     installed(api, "install", RELEASE, str(CHART))
     first = key(api)
@@ -103,13 +105,21 @@ def test_without_a_cluster_no_key_is_invented() -> None:
     assert "kind: Secret" not in helm("template", "x", str(CHART), "--kube-version", "1.34.0").stdout
 
 
-def populate(api: Installation) -> dict[str, Object]:
+def populate(api: ApiServer) -> dict[str, Object]:
     """The node, and the two pods that the test's own network namespaces are, each with its controllers."""
-    network = {"podCIDR": "10.79.0.0/24", "podCIDRs": ["10.79.0.0/24"]}
-    api.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE_NAME}, "spec": network})
-    api.status(f"/api/v1/nodes/{NODE_NAME}", {"addresses": [{"type": "InternalIP", "address": NODE_ADDRESS}]})
-    api.namespace("demo")
-    return {name: workload(api, name, address) for name, address in (("shop", SHOP), ("api", API))}
+    workloads.node(api)
+    workloads.namespace(api, "demo")
+    return {name: deployed(api, name, address) for name, address in (("shop", SHOP), ("api", API))}
+
+
+def deployed(api: ApiServer, name: str, address: str) -> Object:
+    """A Deployment `name` in `demo` with its ReplicaSet and one pod on the node; returns the pod."""
+    made = workloads.template(name)
+    deployment = api.create(workloads.controller("Deployment", name, made), "demo")
+    replica_set = api.create(
+        workloads.controller("ReplicaSet", f"{name}-1", made, owners=workloads.owned("Deployment", deployment)), "demo"
+    )
+    return workloads.pod(api, f"{name}-1-x", made, address, owners=workloads.owned("ReplicaSet", replica_set))
 
 
 def answered(collector: Collector, pod: str) -> dict[int, int]:
@@ -131,7 +141,7 @@ def probe(here: Node, pod: Object, kind: str) -> int:
     return 200
 
 
-def test_agent_runs_as_rendered(here: Node, api: Installation, tmp_path: Path) -> None:
+def test_agent_runs_as_rendered(here: Node, api: ApiServer, tmp_path: Path) -> None:
     """With three capabilities, a read-only root, containerd's seccomp profile and the account's permissions it watches, names and exports."""
     pods = populate(api)
     values = tmp_path / "values.yaml"
@@ -140,8 +150,8 @@ def test_agent_runs_as_rendered(here: Node, api: Installation, tmp_path: Path) -
     spec = api.object(f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{NAME}")["spec"]["template"]["spec"]
     host = container.Host(
         here.host,
-        NODE_NAME,
-        NODE_ADDRESS,
+        workloads.NODE,
+        workloads.NODE_ADDRESS,
         {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(PORT)},
     )
     collector = Collector(here, tmp_path)

@@ -18,9 +18,9 @@ def node(api: ApiServer, name: str = NODE, address: str = NODE_ADDRESS, network:
     return made
 
 
-def namespace(api: ApiServer, name: str, annotations: dict[str, str] | None = None) -> Object:
+def namespace(api: ApiServer, name: str, **labels: str) -> Object:
     """A namespace."""
-    return api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "annotations": annotations or {}}})
+    return api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 
 
 def owned(kind: str, owner: Object) -> list[Object]:

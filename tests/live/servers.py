@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.capture.namespaces import Namespace
-from tests.live.taps import PATIENCE_S, PORT, wait_until
+from tests.live.taps import PATIENCE_S, PORT, accepting, wait_until
 
 Handle = Callable[[socket.socket, bytes], None]
 """Gets a connection and the head of a request on it."""
@@ -89,16 +89,9 @@ def serving(here: Namespace, handle: Handle, *, port: int = PORT) -> Iterator[No
                 threads.append(threading.Thread(target=run, args=(peer,), daemon=True))
                 threads[-1].start()
 
-    main = threading.Thread(target=accept, daemon=True)
-    main.start()
-    try:
+    threads.append(threading.Thread(target=accept, daemon=True))
+    with accepting(listener, threads):
         yield
-    finally:
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        for thread in (main, *threads):
-            thread.join(PATIENCE_S)
 
 
 def read_head(peer: socket.socket) -> bytes:

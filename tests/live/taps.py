@@ -59,7 +59,14 @@ def answering(here: Namespace, address: str, answer: bytes = ANSWER, port: int =
     with here.inside():
         listener = socket.create_server((address, port), family=family)
     thread = threading.Thread(target=_answer, args=(listener, answer), daemon=True)
-    thread.start()
+    with accepting(listener, [thread]):
+        yield
+
+
+@contextlib.contextmanager
+def accepting(listener: socket.socket, threads: list[threading.Thread]) -> Iterator[None]:
+    """Starts the first thread, which accepts; in the end closes the listener and waits for all that are in the list by then."""
+    threads[0].start()
     try:
         yield
     finally:
@@ -67,7 +74,8 @@ def answering(here: Namespace, address: str, answer: bytes = ANSWER, port: int =
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(PATIENCE_S)
+        for thread in threads:
+            thread.join(PATIENCE_S)
 
 
 def _answer(listener: socket.socket, answer: bytes) -> None:

@@ -32,14 +32,9 @@ def taps(found: Iterable[Tap], counters: Callable[[int], Mapping[str, int]]) -> 
     """Each tap with what its connections turned out to be; the first `TAPS_MAX` by name, those that are not fine before them."""
     ordered = sorted(found, key=lambda tap: (tap.sock is not None and not tap.is_one_way, tap.link.name))
     return [
-        {"interface": tap.link.name, "role": tap.role.value, "state": state(tap), "error": tap.error, "flows": counters(tap.link.index)}
+        {"interface": tap.link.name, "role": tap.role.value, "state": tap.state, "error": tap.error, "flows": counters(tap.link.index)}
         for tap in ordered[:TAPS_MAX]
     ]
-
-
-def state(tap: Tap) -> str:
-    """`failed`, `one-way` or `attached`."""
-    return "failed" if tap.sock is None else "one-way" if tap.is_one_way else "attached"
 
 
 def kernel(books: Books, counts: Counts) -> dict[str, Any]:

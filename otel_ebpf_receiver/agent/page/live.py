@@ -9,8 +9,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from otel_ebpf_receiver.agent.once import Once
 from otel_ebpf_receiver.agent.page import stream
-from otel_ebpf_receiver.agent.page.once import Once
 from otel_ebpf_receiver.agent.page.stream import Thinned
 from otel_ebpf_receiver.agent.page.traffic import Traffic
 from otel_ebpf_receiver.sources.http.columns import HttpView
