@@ -42,7 +42,7 @@ class _Listed(Counters):
 def own_instruments() -> list[Own]:
     """Every instrument that a running agent registers, by name."""
     counters, nothing = _Listed(), cast(Any, SimpleNamespace())
-    counting.register(counters, nothing, nothing, nothing)
+    counting.register(counters, nothing, nothing, nothing, nothing)
     count_books(counters, [])
     when = dict.fromkeys(counters.found, "")
     cluster.register(counters, nothing, nothing)

@@ -190,6 +190,8 @@ def labels(name: str) -> dict[str, str]:
     """Attributes of one of the agent's own metrics, with their values where these are a closed set."""
     if name.startswith("otel.sdk.span."):
         return {OTEL_SPAN_SAMPLING_RESULT: "RECORD_AND_SAMPLE, DROP"}
+    if name.startswith("otel.sdk.metric_reader."):
+        return dict.fromkeys(_SDK[:2], "")
     if name.startswith("otel.sdk."):
         return dict.fromkeys(_SDK, "")
     if name.startswith("otel_ebpf_receiver.export."):

@@ -133,7 +133,7 @@ class Agent:
 
     def start(self) -> None:
         """Exporters, status, kernel filters, taps. Prints the line that says ready when every tap is attached. Raises `AgentError`."""
-        counting.register(self._counters, self._kernel, self._line, self._taps)
+        counting.register(self._counters, self._kernel, self._line, self._taps, self._interval)
         count_books(self._counters, self._destinations, self._consoles)
         for one in self._outlets:
             self._stack.callback(one.stop)

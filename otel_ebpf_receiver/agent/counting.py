@@ -7,12 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from opentelemetry.semconv._incubating.attributes.otel_attributes import OTEL_SPAN_SAMPLING_RESULT
-from opentelemetry.semconv._incubating.metrics.otel_metrics import OTEL_SDK_SPAN_STARTED
+from opentelemetry.semconv._incubating.attributes.otel_attributes import (
+    OTEL_COMPONENT_NAME,
+    OTEL_COMPONENT_TYPE,
+    OTEL_SPAN_SAMPLING_RESULT,
+)
+from opentelemetry.semconv._incubating.metrics.otel_metrics import OTEL_SDK_METRIC_READER_COLLECTION_DURATION, OTEL_SDK_SPAN_STARTED
 
-from otel_ebpf_receiver.status.counters import Attributes, Counters, Instrument, Kind, Number, pairs
+from otel_ebpf_receiver.status.counters import Attributes, Counters, Instrument, Kind, Value, pairs
 
 if TYPE_CHECKING:
+    from otel_ebpf_receiver.agent.interval import Interval
     from otel_ebpf_receiver.capture.taps import Taps
     from otel_ebpf_receiver.kernel.programs import OpenRequests, Programs
     from otel_ebpf_receiver.pipeline import Line
@@ -50,8 +55,8 @@ class Kernel:
         return self.books
 
 
-def register(counters: Counters, kernel: Kernel, line: Line, taps: Taps) -> None:
-    """Lets the counters' readers see kernel, pipeline and taps."""
+def register(counters: Counters, kernel: Kernel, line: Line, taps: Taps, interval: Interval) -> None:
+    """Lets the counters' readers see kernel, pipeline, taps and the rhythm of metrics."""
     what = "What the kernel side counted, by its own names (docs: telemetry reference)."
     counters.observe(Instrument(f"{PREFIX}.kernel", what, "{event}"), lambda: _by("event", kernel.books.counters))
     waiting = Instrument(f"{PREFIX}.requests.open", "Requests without an answer.", "{request}", Kind.GAUGE)
@@ -80,14 +85,17 @@ def register(counters: Counters, kernel: Kernel, line: Line, taps: Taps) -> None
     counters.observe(series, lambda: {(): len(line.red)})
     overflow = Instrument(f"{PREFIX}.series.overflow", "Observations that went to an overflow series.", "{observation}")
     counters.observe(overflow, lambda: {(): line.red.overflowed})
+    collected = Instrument(OTEL_SDK_METRIC_READER_COLLECTION_DURATION, "Time to collect an interval of metrics.", "s", Kind.HISTOGRAM)
+    reader = pairs({OTEL_COMPONENT_TYPE: PREFIX, OTEL_COMPONENT_NAME: "metrics"})
+    counters.observe(collected, lambda: {reader: interval.took.value})
     counters.observe(Instrument(f"{PREFIX}.taps", "Watched interfaces by state.", "{tap}", Kind.GAUGE), lambda: _taps(taps))
 
 
-def _by(name: str, values: Mapping[str, int]) -> dict[Attributes, Number]:
+def _by(name: str, values: Mapping[str, int]) -> dict[Attributes, Value]:
     return {pairs({name: key}): value for key, value in values.items()}
 
 
-def _taps(taps: Taps) -> dict[Attributes, Number]:
+def _taps(taps: Taps) -> dict[Attributes, Value]:
     found = {"attached": 0, "failed": 0, "one_way": 0}
     for tap in taps.taps.values():
         found[tap.state.replace("-", "_")] += 1

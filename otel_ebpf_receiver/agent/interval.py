@@ -13,6 +13,7 @@ from typing import Protocol
 
 from otel_ebpf_receiver.export.destination import Destination, Signal
 from otel_ebpf_receiver.export.queue import Payload, Receipt
+from otel_ebpf_receiver.status.counters import Histogram
 from otel_ebpf_receiver.telemetry.red import Collection, Reader, Red, Temporality
 
 Own = Callable[[], tuple[bytes, int]]
@@ -78,6 +79,8 @@ class Interval:
         self._next_s: float | None = None
         self.late = 0
         """Intervals that a destination was not given, because one before was still on its way; a later one holds them."""
+        self.took = Histogram()
+        """How long collecting took."""
 
     @property
     def is_settled(self) -> bool:
@@ -119,7 +122,9 @@ class Interval:
     def _begin(self, lanes: Sequence[_Lane], unix_ns: int) -> None:
         if not lanes:
             return
+        begun_s = time.monotonic()
         collections = self._table.collect(unix_ns, [lane.reader for lane in lanes])
+        self.took.record(time.monotonic() - begun_s)
         told: dict[Own, tuple[bytes, int]] = {}
         for lane, collection in zip(lanes, collections, strict=True):
             if lane.own not in told:

@@ -8,16 +8,18 @@ from opentelemetry.semconv._incubating.attributes.otel_attributes import OTEL_CO
 from opentelemetry.semconv._incubating.metrics.otel_metrics import (
     OTEL_SDK_EXPORTER_METRIC_DATA_POINT_EXPORTED,
     OTEL_SDK_EXPORTER_METRIC_DATA_POINT_INFLIGHT,
+    OTEL_SDK_EXPORTER_OPERATION_DURATION,
     OTEL_SDK_EXPORTER_SPAN_EXPORTED,
     OTEL_SDK_EXPORTER_SPAN_INFLIGHT,
     OTEL_SDK_PROCESSOR_SPAN_PROCESSED,
+    OTEL_SDK_PROCESSOR_SPAN_QUEUE_CAPACITY,
     OTEL_SDK_PROCESSOR_SPAN_QUEUE_SIZE,
 )
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 
 from otel_ebpf_receiver.export.destination import Destination, LineDestination, Signal
 from otel_ebpf_receiver.export.queue import Books
-from otel_ebpf_receiver.status.counters import Attributes, Counters, Instrument, Kind, Number, Read, pairs
+from otel_ebpf_receiver.status.counters import Attributes, Counters, Instrument, Kind, Read, Value, pairs
 
 PREFIX = "otel_ebpf_receiver.export"
 COUNTED: dict[str, tuple[Callable[[Books], int], str]] = {
@@ -43,6 +45,10 @@ def count_books(counters: Counters, destinations: Iterable[Destination], lines: 
     counters.observe(queued, _read(each, printed, lambda books: books.queued))
     queue = Instrument(f"{PREFIX}.queue", "Bytes that wait or are on the wire.", "By", Kind.UP_DOWN)
     counters.observe(queue, _read(each, [], lambda books: books.queued_bytes))
+    limit = Instrument(f"{PREFIX}.queue.limit", "Bytes that may wait or be on the wire.", "By", Kind.UP_DOWN)
+    counters.observe(limit, _read(each, [], lambda books: books.max_bytes))
+    took = "Time from the first try of an export to its end."
+    counters.observe(Instrument(OTEL_SDK_EXPORTER_OPERATION_DURATION, took, "s", Kind.HISTOGRAM), _took(each))
     for signal, (exported, in_flight, unit) in EXPORTED.items():
         counters.observe(Instrument(exported, "Items whose export has finished.", unit), _exported(each, signal))
         counters.observe(Instrument(in_flight, "Items on the wire, not answered yet.", unit, Kind.UP_DOWN), _in_flight(each, signal))
@@ -52,11 +58,13 @@ def count_books(counters: Counters, destinations: Iterable[Destination], lines: 
     counters.observe(
         size, lambda: {_component(one, Signal.TRACES): books.queued - books.in_flight for one, books in _books(each, Signal.TRACES)}
     )
+    words = "Spans that the queue may hold. Where their number is bounded, not their bytes alone."
+    counters.observe(Instrument(OTEL_SDK_PROCESSOR_SPAN_QUEUE_CAPACITY, words, "{span}", Kind.UP_DOWN), _capacity(each))
 
 
 def _read(destinations: list[Destination], printed: list[LineDestination], value: Callable[[Books], int]) -> Read:
-    def read() -> dict[Attributes, Number]:
-        values: dict[Attributes, Number] = {
+    def read() -> dict[Attributes, Value]:
+        values: dict[Attributes, Value] = {
             pairs({"destination": destination.name, "signal": signal.value}): value(books)
             for destination in destinations
             for signal, books in destination.books().items()
@@ -69,8 +77,8 @@ def _read(destinations: list[Destination], printed: list[LineDestination], value
 
 
 def _exported(destinations: list[Destination], signal: Signal) -> Read:
-    def read() -> dict[Attributes, Number]:
-        values: dict[Attributes, Number] = {}
+    def read() -> dict[Attributes, Value]:
+        values: dict[Attributes, Value] = {}
         for destination, books in _books(destinations, signal):
             values[_component(destination, signal)] = books.sent
             for error, count in (("failed", books.failed), ("rejected", books.rejected)):
@@ -81,13 +89,33 @@ def _exported(destinations: list[Destination], signal: Signal) -> Read:
     return read
 
 
+def _took(destinations: list[Destination]) -> Read:
+    def read() -> dict[Attributes, Value]:
+        return {
+            _component(destination, signal, error): took
+            for destination in destinations
+            for signal, books in destination.books().items()
+            for error, took in books.took.items()
+        }
+
+    return read
+
+
+def _capacity(destinations: list[Destination]) -> Read:
+    return lambda: {
+        _component(destination, Signal.TRACES): books.max_items
+        for destination, books in _books(destinations, Signal.TRACES)
+        if books.max_items is not None
+    }
+
+
 def _in_flight(destinations: list[Destination], signal: Signal) -> Read:
     return lambda: {_component(destination, signal): books.in_flight for destination, books in _books(destinations, signal)}
 
 
 def _processed(destinations: list[Destination]) -> Read:
-    def read() -> dict[Attributes, Number]:
-        values: dict[Attributes, Number] = {}
+    def read() -> dict[Attributes, Value]:
+        values: dict[Attributes, Value] = {}
         for destination, books in _books(destinations, Signal.TRACES):
             values[_component(destination, Signal.TRACES)] = books.sent + books.failed + books.rejected
             if books.dropped:

@@ -7,9 +7,12 @@ at every moment `received == sent + dropped + failed + rejected + queued`. It mu
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from otel_ebpf_receiver.status.counters import Distribution, Histogram
 
 MIB = 1 << 20
 SPANS_MAX_BYTES = 32 * MIB
@@ -48,6 +51,11 @@ class Books:
     queued_bytes: int = 0
     in_flight: int = 0
     """Of those queued: on the wire."""
+    max_bytes: int = field(default=0, compare=False)
+    max_items: int | None = field(default=None, compare=False)
+    """Bounds of the queue; None: items are not bounded."""
+    took: Mapping[str, Distribution] = field(default_factory=dict, compare=False)
+    """Seconds from the first try of a request to its end, by what went wrong with it; the empty text: nothing."""
 
     @property
     def lost(self) -> int:
@@ -72,6 +80,9 @@ class Queue:
         self._bytes = self._items = 0
         self._received = self._sent = self._dropped = self._failed = self._rejected = self._retried = 0
         self._sealed = self._closed = False
+        self._begun: tuple[Payload, float] | None = None
+        """The payload that was tried and has no fate yet, and since when."""
+        self._took: dict[str, Histogram] = {}
 
     def offer(self, payload: Payload) -> None:
         """Appends `payload`; makes room by dropping the oldest that wait. One that alone exceeds a bound, or comes too late, is dropped."""
@@ -91,6 +102,8 @@ class Queue:
             if self._closed or not self._waiting:
                 return None
             self._taken = self._waiting.popleft()
+            if self._begun is None:
+                self._begun = self._taken, time.monotonic()
             return self._taken
 
     def accept(self, rejected: int = 0) -> None:
@@ -100,6 +113,7 @@ class Queue:
                 self._taken.receipt.is_signed = True
             items = self._settle()
             rejected = max(0, min(rejected, items))
+            self._conclude("rejected" if rejected else "")
             self._rejected += rejected
             self._sent += items - rejected
 
@@ -107,6 +121,7 @@ class Queue:
         """Settles the taken payload: given up."""
         with self._changed:
             self._failed += self._settle()
+            self._conclude("failed")
 
     def retry(self) -> None:
         """Puts the taken payload back to the head, where it is again the first to be dropped for want of room."""
@@ -123,6 +138,7 @@ class Queue:
             if self._taken is None:
                 return
             self._settle()
+            self._conclude("too_large")
             for part in reversed(parts):
                 self._add(part, newest=False)
             self._make_room()
@@ -139,6 +155,7 @@ class Queue:
         with self._changed:
             self._sealed = self._closed = True
             self._failed += self._items
+            self._conclude("failed")
             self._waiting.clear()
             self._taken = None
             self._bytes = self._items = 0
@@ -168,6 +185,9 @@ class Queue:
                 self._retried,
                 self._bytes,
                 self._taken.items if self._taken is not None else 0,
+                self.max_bytes,
+                self.max_items,
+                {error: took.value for error, took in self._took.items()},
             )
 
     def _is_too_big(self, payload: Payload) -> bool:
@@ -187,6 +207,14 @@ class Queue:
             self._bytes -= len(oldest.body)
             self._items -= oldest.items
             self._dropped += oldest.items
+            if self._begun is not None and oldest is self._begun[0]:
+                self._conclude("queue_full")
+
+    def _conclude(self, error: str) -> None:
+        """What was tried has its fate: exactly one observation for each request, its repetitions and the pauses between them included."""
+        if self._begun is not None:
+            self._took.setdefault(error, Histogram()).record(time.monotonic() - self._begun[1])
+            self._begun = None
 
     def _settle(self) -> int:
         # After close() the payload on the wire was already counted as failed: a sender that returns late settles nothing.

@@ -1,10 +1,11 @@
-"""The agent's counters and gauges: named, described, thread safe and cheap. Who counts holds a `Counter`; who reports reads `readings()`.
+"""The agent's counters, gauges and histograms: named, described, thread safe and cheap. Who counts holds one; who reports reads `readings()`.
 
 It must not know who reports them or in which format.
 """
 
 from __future__ import annotations
 
+import bisect
 import enum
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -13,16 +14,19 @@ from dataclasses import dataclass
 Attributes = tuple[tuple[str, str], ...]
 """Sorted pairs of name and value."""
 Number = int | float
+DURATION_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+"""Upper bounds of the buckets of every histogram here, as the conventions advise them for durations; each bound belongs to its bucket."""
 SERIES_MAX = 2000
 """Series of one instrument that are kept or read, as many as the SDK keeps: attributes come from a closed set, this is only a guard."""
 
 
 class Kind(enum.Enum):
-    """How a value moves: only up, up and down as a sum, or as a momentary reading."""
+    """How a value moves: only up, up and down as a sum, or as a momentary reading; or that it is many values."""
 
     COUNTER = "counter"
     UP_DOWN = "updowncounter"
     GAUGE = "gauge"
+    HISTOGRAM = "histogram"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +40,29 @@ class Instrument:
 
 
 @dataclass(frozen=True, slots=True)
+class Distribution:
+    """Values so far: how many in each bucket, the last of which has no bound, and their sum."""
+
+    counts: tuple[int, ...]
+    sum: float
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return sum(self.counts)
+
+
+Value = Number | Distribution
+"""What a series can have: a distribution where its instrument is a histogram."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """The value of one series at one moment."""
 
     instrument: Instrument
     attributes: Attributes
-    value: Number
+    value: Value
 
 
 class Counter:
@@ -82,7 +103,30 @@ class Gauge:
         return self._value
 
 
-Read = Callable[[], Mapping[Attributes, Number]]
+class Histogram:
+    """Counts durations in seconds by DURATION_BOUNDS_S; its owner lets it be read by `Counters.observe`."""
+
+    __slots__ = ("_counts", "_lock", "_sum")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts = [0] * (len(DURATION_BOUNDS_S) + 1)
+        self._sum = 0.0
+
+    def record(self, seconds: float) -> None:
+        """Adds one."""
+        with self._lock:
+            self._counts[bisect.bisect_left(DURATION_BOUNDS_S, seconds)] += 1
+            self._sum += seconds
+
+    @property
+    def value(self) -> Distribution:
+        """All so far."""
+        with self._lock:
+            return Distribution(tuple(self._counts), self._sum)
+
+
+Read = Callable[[], Mapping[Attributes, Value]]
 
 
 class Counters:

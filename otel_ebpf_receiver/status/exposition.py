@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable
 
-from otel_ebpf_receiver.status.counters import Instrument, Kind, Reading
+from otel_ebpf_receiver.status.counters import DURATION_BOUNDS_S, Attributes, Distribution, Instrument, Kind, Reading
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 UNITS = {
@@ -27,6 +27,7 @@ UNITS = {
     "%": "percent",
     "Cel": "celsius",
 }
+_TYPES = {Kind.COUNTER: "counter", Kind.HISTOGRAM: "histogram"}
 INVALID = re.compile(r"[^a-zA-Z0-9_:]+")
 
 
@@ -79,9 +80,20 @@ def exposition(readings: Iterable[Reading]) -> str:
         name = _name(instrument)
         help_text = instrument.description.replace("\\", "\\\\").replace("\n", "\\n")
         lines.append(f"# HELP {name} {help_text}")
-        lines.append(f"# TYPE {name} {'counter' if instrument.kind is Kind.COUNTER else 'gauge'}")
-        lines.extend(f"{name}{labels(reading.attributes)} {number(reading.value)}" for reading in group)
+        lines.append(f"# TYPE {name} {_TYPES.get(instrument.kind, 'gauge')}")
+        for reading in group:
+            if isinstance(reading.value, Distribution):
+                lines.extend(_buckets(name, reading.attributes, reading.value))
+            else:
+                lines.append(f"{name}{labels(reading.attributes)} {number(reading.value)}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _buckets(name: str, attributes: Attributes, value: Distribution) -> Iterable[str]:
+    for bound, count in zip((*DURATION_BOUNDS_S, math.inf), itertools.accumulate(value.counts), strict=True):
+        yield f"{name}_bucket{labels((*attributes, ('le', number(bound))))} {count}"
+    yield f"{name}_sum{labels(attributes)} {number(value.sum)}"
+    yield f"{name}_count{labels(attributes)} {value.count}"
 
 
 def _name(instrument: Instrument) -> str:

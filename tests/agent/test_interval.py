@@ -241,6 +241,28 @@ def test_the_end_sends_no_difference_twice() -> None:
         assert books.received == offered
 
 
+def test_every_collection_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One observation for each, of as long as it took."""
+    with HttpReceiver() as receiver:
+        stage = Stage([otlp(receiver.endpoint)])
+        collect = stage.table.collect
+
+        def slowly(unix_ns: int, readers: Sequence[Reader] | None = None) -> list[Collection]:
+            time.sleep(0.03)
+            return collect(unix_ns, readers)
+
+        monkeypatch.setattr(stage.table, "collect", slowly)
+        for _ in range(2):
+            stage.table.add(1)
+            stage.pass_()
+            stage.wait(*stage.destinations)
+        took = stage.interval.took.value
+        stage.end()
+
+    assert took.count == 2
+    assert 0.06 <= took.sum < 10
+
+
 def test_totals_are_encoded_once_for_destinations_that_have_the_same() -> None:
     """Two healthy backends that take totals share the bytes; one that missed an interval gets the exemplars that it has not seen, by itself."""
     with HttpReceiver() as first, HttpReceiver() as second:

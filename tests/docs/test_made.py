@@ -107,6 +107,7 @@ def test_own_telemetry_is_what_an_agent_emits() -> None:
         with here.inside():
             receiver = HttpReceiver()
         environ = {**SOON, "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_EBPF_RECEIVER_STATUS_PAGE": "true"}
+        environ["OTEL_BSP_MAX_QUEUE_SIZE"] = "10000"
         with receiver, http_server(there.command()), agent(prefix=here.command(), env=environ) as running:
             running.ready()
             curl(here.command(), "http://10.77.0.2:8080/there")
@@ -129,7 +130,7 @@ def test_own_telemetry_is_what_an_agent_emits() -> None:
     text = (DOCS / "telemetry.md").read_text()
     assert {metric.name for metric in own} == {one.instrument.name for one in own_instruments() if one.when != "Kubernetes"}
     for metric in own:
-        points = metric.sum.data_points if metric.HasField("sum") else metric.gauge.data_points
+        points = getattr(metric, str(metric.WhichOneof("data"))).data_points
         found = [attributes(point.attributes) for point in points]
         assert set().union(*found) <= labels(metric.name).keys(), metric.name
         for key, words in labels(metric.name).items():

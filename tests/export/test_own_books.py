@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from otel_ebpf_receiver.export.console import Console
 from otel_ebpf_receiver.export.destination import Signal
-from otel_ebpf_receiver.export.otlp.exporter import OtlpDestination
+from otel_ebpf_receiver.export.otlp.exporter import OtlpDestination, QueueLimits
 from otel_ebpf_receiver.export.otlp.options import OtlpOptions
 from otel_ebpf_receiver.export.own_books import count_books
 from otel_ebpf_receiver.status.counters import Counters
@@ -25,7 +25,8 @@ def test_books_are_read_under_both_names() -> None:
     counters = Counters()
     with HttpReceiver([Reply(rejected=1)]) as receiver:
         options = {signal: OtlpOptions(f"{receiver.endpoint}/v1/{signal}") for signal in Signal}
-        destination = OtlpDestination({Signal.TRACES: options[Signal.TRACES], Signal.METRICS: options[Signal.METRICS]})
+        limits = QueueLimits(spans_max_items=500)
+        destination = OtlpDestination({Signal.TRACES: options[Signal.TRACES], Signal.METRICS: options[Signal.METRICS]}, limits=limits)
         reader, writer = os.pipe()
         console = Console(writer)
         count_books(counters, [destination], [console])
@@ -48,9 +49,13 @@ def test_books_are_read_under_both_names() -> None:
     assert 'otel_ebpf_receiver_export_dropped_total{destination="otlp",signal="traces"} 2' in text
     assert 'otel_ebpf_receiver_export_queued{destination="console",signal="lines"} 1' in text
     assert 'otel_ebpf_receiver_export_queue_bytes{destination="otlp",signal="traces"} 0' in text
+    assert 'otel_ebpf_receiver_export_queue_limit_bytes{destination="otlp",signal="metrics"} 8388608' in text
     component = 'otel_component_name="otlp/traces",otel_component_type="otel_ebpf_receiver"'
     assert f"otel_sdk_exporter_span_exported_total{{{component}}} 2" in text
     assert f'otel_sdk_exporter_span_exported_total{{error_type="rejected",{component}}} 1' in text
+    assert f"otel_sdk_processor_span_queue_capacity{{{component}}} 500" in text
+    assert f'otel_sdk_exporter_operation_duration_seconds_count{{error_type="rejected",{component}}} 1' in text
+    assert f"otel_sdk_exporter_operation_duration_seconds_count{{{component.replace('traces', 'metrics')}}} 1" in text
     assert f'otel_sdk_processor_span_processed_total{{error_type="queue_full",{component}}} 2' in text
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -103,6 +105,44 @@ def test_a_split_payload_keeps_its_place_and_its_items() -> None:
     assert [take(queue).items] == [1]
     queue.accept()
     assert queue.books() == Books(received=11, sent=1, queued=10, queued_bytes=16)
+
+
+def test_each_request_is_timed_once_from_its_first_try_to_its_fate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repetitions and the pauses between them belong to the request; whichever way it ends, it is observed once, by what went wrong."""
+    now_s = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    queue = Queue(100)
+
+    def play(end: Callable[[], object], *, tries: int = 1, size: int = 60) -> None:
+        nonlocal now_s
+        queue.offer(payload(size, 3))
+        for number in range(tries):
+            take(queue)
+            now_s += 1
+            if number < tries - 1:
+                queue.retry()
+                now_s += 4
+        end()
+
+    play(queue.accept)
+    play(queue.accept, tries=3)
+    play(lambda: queue.accept(1))
+    play(queue.fail, tries=2)
+    play(lambda: queue.replace([payload(30, 2), payload(30, 1)]))
+    for _ in range(2):
+        take(queue)
+        queue.accept()
+    # While it waits for its next try there comes more than there is room for: another, which nobody has tried yet, is taken next.
+    play(queue.retry)
+    queue.offer(payload(60, 1))
+    take(queue)
+    now_s += 2
+    queue.close()
+    queue.accept()
+
+    took = {error: (one.count, one.sum) for error, one in queue.books().took.items()}
+    assert took == {"": (4, 12.0), "rejected": (1, 1.0), "failed": (2, 8.0), "too_large": (1, 1.0), "queue_full": (1, 1.0)}
+    assert queue.books().is_balanced
 
 
 def test_closing_gives_up_what_is_left_once() -> None:

@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
 
-from otel_ebpf_receiver.status.counters import SERIES_MAX, Counters, Instrument, Kind, Reading, pairs
+from otel_ebpf_receiver.status.counters import DURATION_BOUNDS_S, SERIES_MAX, Counters, Histogram, Instrument, Kind, Reading, pairs
 from otel_ebpf_receiver.status.exposition import exposition, labels, metric_name, number
 from otel_ebpf_receiver.status.own import OwnTelemetry
 
@@ -120,12 +120,60 @@ def test_the_exposition_groups_series() -> None:
     ]
 
 
+def durations(counters: Counters, *seconds: float) -> Histogram:
+    """A histogram `took` with these values."""
+    made = Histogram()
+    counters.observe(Instrument("took", "Took.", "s", Kind.HISTOGRAM), lambda: {pairs({"to": "x"}): made.value})
+    for one in seconds:
+        made.record(one)
+    return made
+
+
+def test_the_exposition_of_a_histogram_is_cumulative() -> None:
+    """A count for each bound and below, a bound belonging to its bucket; then sum and count."""
+    counters = Counters()
+    durations(counters, 0.005, 0.3, 0.5, 60.0)
+
+    text = exposition(counters.readings()).splitlines()
+
+    assert text[1] == "# TYPE took_seconds histogram"
+    at = {line.split('le="')[1].split('"')[0]: int(line.rpartition(" ")[2]) for line in text if "_bucket" in line}
+    assert list(at) == [number(bound) for bound in DURATION_BOUNDS_S] + ["+Inf"]
+    assert (at["0.005"], at["0.25"], at["0.5"], at["10"], at["+Inf"]) == (1, 1, 3, 3, 4)
+    assert text[-2:] == ['took_seconds_sum{to="x"} 60.805', 'took_seconds_count{to="x"} 4']
+
+
+@pytest.mark.parametrize("is_delta", [False, True])
+def test_histograms_go_the_same_way(is_delta: bool) -> None:
+    """Beside what the SDK collects: all values so far, or those since the collection before; each begins where that says."""
+    counters = Counters()
+    counters.counter("lost", "Records lost.").add()
+    own = OwnTelemetry(counters, {"service.name": "agent"}, is_delta=is_delta)
+    took = durations(counters, 0.3, 60.0)
+
+    first = collected(own)["took"].histogram
+    took.record(0.004)
+    second = collected(own)["took"].histogram
+
+    assert first.aggregation_temporality == second.aggregation_temporality == (1 if is_delta else 2)
+    (one,), (two,) = first.data_points, second.data_points
+    assert (one.count, one.sum, two.count) == (2, 60.3, 1 if is_delta else 3)
+    assert two.sum == pytest.approx(0.004 if is_delta else 60.304)
+    assert tuple(one.explicit_bounds) == DURATION_BOUNDS_S
+    assert (one.bucket_counts[7], one.bucket_counts[-1], two.bucket_counts[0]) == (1, 1, 1)
+    assert not one.HasField("min")
+    assert (two.start_time_unix_nano == one.time_unix_nano) == is_delta
+    assert (two.start_time_unix_nano == one.start_time_unix_nano) != is_delta
+    assert [attribute.key for attribute in one.attributes] == ["to"]
+    own.stop()
+
+
 def collected(own: OwnTelemetry) -> dict[str, Metric]:
     """The metrics of one collection by name."""
     body, points = own.collect()
     request = ExportMetricsServiceRequest.FromString(body)
     metrics = [metric for resource in request.resource_metrics for scope in resource.scope_metrics for metric in scope.metrics]
-    assert points == sum(len(metric.sum.data_points) + len(metric.gauge.data_points) for metric in metrics)
+    assert points == sum(len(getattr(metric, str(metric.WhichOneof("data"))).data_points) for metric in metrics)
     return {metric.name: metric for metric in metrics}
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from otel_ebpf_receiver.errors import AgentError
-from otel_ebpf_receiver.status.counters import Attributes, Counters, Instrument, Number
+from otel_ebpf_receiver.status.counters import Attributes, Counters, Instrument, Value
 from otel_ebpf_receiver.status.pages import CONNECTIONS_MAX
 from otel_ebpf_receiver.status.server import StatusServer
 
@@ -68,7 +68,7 @@ def test_answers_are_cached() -> None:
     reads: list[int] = []
     counters = Counters()
 
-    def read() -> dict[Attributes, Number]:
+    def read() -> dict[Attributes, Value]:
         reads.append(1)
         return {(): 1}
 
