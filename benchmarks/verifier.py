@@ -19,15 +19,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from otel_ebpf_receiver.agent.load import kernel_side
 from otel_ebpf_receiver.config.schema import Config
 from otel_ebpf_receiver.kernel import compile as compiler
-from otel_ebpf_receiver.kernel.assemble import GATE, KernelSource, assemble, bpf_directory
-from otel_ebpf_receiver.kernel.bytecode import Bytecode, Cache, raise_memory_lock
+from otel_ebpf_receiver.kernel.assemble import GATE, KernelSource, ProgramText, assemble, bpf_directory
+from otel_ebpf_receiver.kernel.bytecode import Bytecode, Cache, patched, raise_memory_lock
 from otel_ebpf_receiver.kernel.loader import FLAGS, INTERPRETER, BuildOptions
 from otel_ebpf_receiver.kernel.syscall import bpf
 
@@ -56,6 +56,10 @@ class Choice:
     def options(self) -> BuildOptions:
         return kernel_side(self.config)[1]
 
+    @property
+    def text(self) -> ProgramText:
+        return assemble((self.source.part,), self.options.all_defines((self.source,)), bpf_directory())
+
 
 @dataclass(frozen=True, slots=True)
 class Measure:
@@ -83,10 +87,9 @@ def choices() -> tuple[Choice, ...]:
 
 def compiled(choice: Choice, kept: Cache | None = None) -> Bytecode:
     """The programs of a choice, compiled as the agent compiles them; from `kept`, and put there, if given. Raises RuntimeError."""
-    directory = bpf_directory()
-    text = assemble((choice.source.part,), choice.options.all_defines((choice.source,)), directory)
+    text = choice.text
     programs = [*(name for name in text.slots if name), GATE]
-    request = {"text": text.text, "flags": FLAGS, "headers": str(directory), "programs": programs}
+    request = {"text": text.text, "flags": FLAGS, "headers": str(bpf_directory()), "programs": programs}
     if kept and (found := kept.get(Cache.key(request))):
         return found
     child = subprocess.run([INTERPRETER, "-I", compiler.__file__], input=json.dumps(request).encode(), capture_output=True, check=False)
@@ -111,32 +114,38 @@ def _load(name: str, code: bytes, level: int, room: int) -> tuple[int, str, floa
     return fd, log.value.decode(errors="replace"), time.perf_counter() - start
 
 
-def verified(choice: str, name: str, code: bytes) -> Measure:
-    """Loads one program, closes it again."""
+def verified(choice: str, name: str, code: bytes) -> tuple[Measure, int]:
+    """Loads one program. Its descriptor is the caller's, negative where it is refused."""
     fd, log, seconds = _load(name, code, STATISTICS, LOG_BYTES)
     found = re.search(r"processed (\d+) insns", log)
     refusal = ""
     if fd < 0:
         said = _load(name, code, WHOLE_LOG, WHOLE_LOG_BYTES)[1]
         refusal = "\n".join([log.strip(), "...", *said.splitlines()[-LOG_LINES:]])
-    else:
-        os.close(fd)
-    return Measure(choice, name, len(code) // 8, int(found[1]) if found else 0, seconds * 1000, refusal)
+    return Measure(choice, name, len(code) // 8, int(found[1]) if found else 0, seconds * 1000, refusal), fd
 
 
-def measured(choice: str, bytecode: Bytecode) -> Iterator[Measure]:
-    """All programs of one choice, one by one."""
+@contextmanager
+def descriptors() -> Iterator[dict[str, int]]:
+    """Descriptors by name, closed at the end: the caller fills it, and may take some or all out."""
+    fds: dict[str, int] = {}
+    try:
+        yield fds
+    finally:
+        for fd in fds.values():
+            os.close(fd)
+
+
+def measured(choice: str, bytecode: Bytecode, fds: dict[str, int]) -> Iterator[Measure]:
+    """All programs of one choice, one by one. `fds` gets the descriptors of maps and programs, under the names by which `Programs` takes them."""
     raise_memory_lock()
-    with ExitStack() as stack:
-        fds = {}
-        for name, shape in bytecode.maps.items():
-            fds[name] = bpf(MAP_CREATE, struct.pack("=IIIIIII16s", *shape, 0, 0, name.encode()[:15]))
-            stack.callback(os.close, fds[name])
-        for name, (code, references) in bytecode.programs.items():
-            patched = bytearray(code)
-            for index, table in references:
-                struct.pack_into("<i", patched, index * 8 + 4, fds[table])
-            yield verified(choice, name, bytes(patched))
+    for name, shape in bytecode.maps.items():
+        fds[name] = bpf(MAP_CREATE, struct.pack("=IIIIIII16s", *shape, 0, 0, name.encode()[:15]))
+    for name, (code, references) in bytecode.programs.items():
+        measure, fd = verified(choice, name, patched(code, references, fds))
+        if fd >= 0:
+            fds[f"program {name}"] = fd
+        yield measure
 
 
 def machine() -> Mapping[str, str]:
@@ -145,14 +154,14 @@ def machine() -> Mapping[str, str]:
     return {"kernel": platform.release(), "processor": model[1] if model else platform.machine()}
 
 
-def report(choice: Choice, kept: Cache | None = None) -> Iterator[tuple[str, Measure | None]]:
-    """Lines to print; those of programs with what was measured."""
+def report(choice: Choice, fds: dict[str, int], kept: Cache | None = None) -> Iterator[tuple[str, Measure | None]]:
+    """Lines to print; those of programs with what was measured. `fds` as of `measured`."""
     start = time.perf_counter()
     bytecode = compiled(choice, kept)
     about = machine()
     made = f"compiled or found in {time.perf_counter() - start:.1f} s"
     yield f"{about['kernel']}, bcc {bytecode.bcc}, {about['processor']}; {choice.name}: {made}", None
-    for measure in measured(choice.name, bytecode):
+    for measure in measured(choice.name, bytecode, fds):
         line = f"  {measure.program:12} {measure.instructions:6} instructions {measure.processed:8} processed of {LIMIT} {measure.load_ms:8.1f} ms"
         yield f"{line} REFUSED\n{measure.refusal}" if measure.refusal else line, measure
 
@@ -168,12 +177,13 @@ def main() -> int:
     for choice in choices():
         if options.choice and choice.name not in options.choice:
             continue
-        for line, measure in report(choice, Cache(options.keep) if options.keep else None):
-            refused += bool(measure and measure.refusal)
-            if not options.json:
-                print(line, flush=True)
-            elif measure:
-                print(json.dumps({**machine(), **dataclasses.asdict(measure)}), flush=True)
+        with descriptors() as fds:
+            for line, measure in report(choice, fds, Cache(options.keep) if options.keep else None):
+                refused += bool(measure and measure.refusal)
+                if not options.json:
+                    print(line, flush=True)
+                elif measure:
+                    print(json.dumps({**machine(), **dataclasses.asdict(measure)}), flush=True)
     return 1 if refused else 0
 
 

@@ -101,7 +101,7 @@ def _load_program(name: str, code: bytes) -> int:
         ) from first
 
 
-def _patched(code: bytes, references: tuple[tuple[int, str], ...], fds: Mapping[str, int]) -> bytes:
+def patched(code: bytes, references: tuple[tuple[int, str], ...], fds: Mapping[str, int]) -> bytes:
     """The instructions with the descriptors of their maps."""
     patched = bytearray(code)
     for index, table in references:
@@ -119,7 +119,7 @@ def load(bytecode: Bytecode) -> dict[str, int]:
         # The verifier works on several programs at once, the longest first: it takes most of the time of a start.
         with ThreadPoolExecutor(VERIFIERS) as pool:
             names = sorted(bytecode.programs, key=lambda name: -len(bytecode.programs[name][0]))
-            loading = {name: pool.submit(_load_program, name, _patched(*bytecode.programs[name], fds)) for name in names}
+            loading = {name: pool.submit(_load_program, name, patched(*bytecode.programs[name], fds)) for name in names}
         errors = []
         for name, future in loading.items():
             if error := future.exception():

@@ -20,6 +20,7 @@ import pytest
 
 from tests.agent.process import http_server
 from tests.capture.namespaces import Namespace, join, namespace
+from tests.kernels.least import LEAST
 from tests.kernels.modules import need
 from tests.live.watched import Told, watching
 
@@ -91,7 +92,7 @@ def ways_out() -> Iterator[tuple[Namespace, Namespace]]:
 @pytest.fixture(scope="module")
 def told() -> Iterator[Told]:
     """What the agent on the node told of the same requests over every way."""
-    with ways_out() as (pod, node), watching(node) as watched:
+    with ways_out() as (pod, node), watching(node, prefix=LEAST) as watched:
         for way, number in WAYS.items():
             base = f"http://10.{number}.0.2:8080/{way}"
             kept = [f"{base}/kept/{one}" for one in range(KEPT)]

@@ -17,6 +17,7 @@ import pytest
 
 from tests.agent.process import http_server
 from tests.capture.namespaces import Namespace, join, namespace
+from tests.kernels.least import LEAST
 from tests.kernels.modules import need
 from tests.live.watched import Told, watching
 
@@ -78,7 +79,9 @@ CALLERS = {"pod": ("a", SERVICE), "other-pod": ("c", SERVICE), "node": ("node", 
 @pytest.fixture(scope="module")
 def told() -> Iterator[Told]:
     """What the agent on the node told of everybody's calls."""
-    with cluster() as made, watching(made.node) as watched:
+    # guest_devices watches by the other transport.
+    parked = {"OTEL_EBPF_RECEIVER_CAPTURE_TRANSPORT": "hash"}
+    with cluster() as made, watching(made.node, env=parked, prefix=LEAST) as watched:
         for caller, (who, where) in CALLERS.items():
             calls = [f"http://{where}/{caller}/{number}" for number in range(CALLS)]
             # Close: each call is a connection of its own, as of many clients.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,8 +124,12 @@ def last_metrics(receiver: HttpReceiver) -> list[Metric]:
 
 
 @contextlib.contextmanager
-def watching(here: Namespace, *arguments: str, console: bool = True, env: Mapping[str, str] | None = None) -> Iterator[Watched]:
-    """The agent in the namespace, ready. Its metrics leave once, at its end; every exchange is a span and, with `console`, a line."""
+def watching(
+    here: Namespace, *arguments: str, console: bool = True, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+) -> Iterator[Watched]:
+    """The agent in the namespace, ready, started by `prefix`. Its metrics leave once, at its end; every exchange is a span and, with
+    `console`, a line.
+    """
     with here.inside():
         receiver = HttpReceiver()
     settings = {
@@ -137,6 +141,6 @@ def watching(here: Namespace, *arguments: str, console: bool = True, env: Mappin
         **(env or {}),
     }
     shown = ["--console"] if console else []
-    with receiver, agent(*shown, *arguments, prefix=here.command(), env=settings) as running:
+    with receiver, agent(*shown, *arguments, prefix=here.command(*prefix), env=settings) as running:
         running.ready()
         yield Watched(running, receiver)
