@@ -105,7 +105,8 @@ class Agent:
         )
         self._line.sinks = [_Spans(one) for one in self._destinations if Signal.TRACES in one.signals]
         self._page = LivePage(self._health) if config.status.page else None
-        self._line.relief = Relief(room).look
+        self._relief = Relief(room)
+        self._line.relief = lambda taken: self._relief.look(taken, time.monotonic())
         self._line.watchers = [*(Lines(one) for one in self._consoles), *([self._page] if self._page else [])]
         self._taps = Taps(programs, config.capture)
         self._links = LinkWatch(self._follow, self._review)
@@ -271,6 +272,7 @@ class Agent:
             self._interval.step(now_s, time.time_ns())
             if self._page:
                 self._page.step(now_s)
+            self._relief.rest(time.monotonic())
             poll.poll(FULL_PAUSE_MS if taken > self._full else PAUSE_MS)
 
     def _drain(self, *, is_last: bool = False) -> int:
