@@ -3,17 +3,19 @@ here and nowhere else."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 
 Network = IPv4Network | IPv6Network
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
+@lru_cache(maxsize=16384)
 def packed(text: str) -> bytes:
     """The 16 bytes of an address in text. Raises ValueError."""
     parts = text.split(".")
     if len(parts) == 4 and all(part.isdecimal() for part in parts):
-        # hot: benchmarks/identity.py. A tenth of what ip_address takes, for every pod of every event; numbers above 255 raise too.
+        # hot: benchmarks/identity.py. A tenth of what ip_address takes; numbers above 255 raise too.
         return _MAPPED + bytes(map(int, parts))
     address = ip_address(text)
     return _MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed

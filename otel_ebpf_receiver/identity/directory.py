@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from opentelemetry.semconv._incubating.attributes.k8s_attributes import K8S_POD_UID
 
-from otel_ebpf_receiver.identity.networks import Int32, halves, key_of
+from otel_ebpf_receiver.identity.holders import halves, key_of
+from otel_ebpf_receiver.identity.networks import Int32
 from otel_ebpf_receiver.identity.snapshot import OPEN_NS, Certainty, Found, Snapshot, Trait, empty
 from otel_ebpf_receiver.identity.static import Statics
 from otel_ebpf_receiver.telemetry.columns import I64, U8, Bools, Kind

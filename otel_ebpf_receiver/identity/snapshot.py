@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from otel_ebpf_receiver.identity.address import Network
-from otel_ebpf_receiver.identity.networks import Int32, Networks, halves, key_of
+from otel_ebpf_receiver.identity.holders import Holders, halves
+from otel_ebpf_receiver.identity.networks import Int32, Networks
 from otel_ebpf_receiver.telemetry.columns import I64, U8, U64, Bools
-from otel_ebpf_receiver.telemetry.keys import KeyIndex, mix, runs
+from otel_ebpf_receiver.telemetry.keys import runs
 from otel_ebpf_receiver.telemetry.workload import Workload
 
-_Scalar = TypeVar("_Scalar", bound=np.generic)
 OPEN_NS = (1 << 63) - 1
 """End of a claim that has not ended."""
 NO_GROUP = -1
@@ -32,6 +31,7 @@ CLAIM = np.dtype([("address", "V16"), ("start_ns", "<u8"), ("end_ns", "<u8"), ("
 the address holds. Where `group` is not -1, a port of that group names more exactly who it is."""
 PORT = np.dtype([("group", "<i4"), ("port", "<u2"), ("workload", "<i4")])
 """`port` of the addresses of `group` is `workload`'s. Two rows that disagree are as good as none."""
+_NOBODY = np.array([(b"", 0, 0, 0, -1, NO_GROUP)], CLAIM)
 
 
 class Trait(IntFlag):
@@ -54,6 +54,10 @@ class Trait(IntFlag):
     INSTRUMENTED = TRACED | MEASURED
 
 
+_NODE = int(Trait.NODE)
+"""A plain number: before Python 3.12 reading a member of an enum costs as much as a numpy call."""
+
+
 class Certainty(IntEnum):
     """How an address was found."""
 
@@ -74,28 +78,32 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Claims:
+    """Columns of claims: the latest of each address in the order of `holders`, nobody's, those of networks, and then the earlier ones by
+    address and start."""
+
+    start_ns: U64
+    end_ns: U64
+    until_ns: U64
+    workload: Int32
+    group: Int32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
     """See `build`. `traits` has one element more than `workloads`, so that -1 has none."""
 
     workloads: tuple[Workload, ...]
     traits: npt.NDArray[np.uint16]
-    claims: npt.NDArray[np.void]
-    holders: KeyIndex
-    """Addresses to the rows of the next six; their last row is nobody's, for -1."""
-    low: U64
-    first: I64
-    """The range of the address's claims; the others are of the latest of them."""
-    last: I64
-    start_ns: U64
-    end_ns: U64
-    workload: Int32
-    group: Int32
+    holders: Holders
+    claims: Claims
+    earlier: I64
+    """Where the earlier claims of each address begin; one element more says where the last of them end."""
+    port_keys: U64
     port_workload: Int32
-    ports: KeyIndex
     networks: Networks
-    network_claims: npt.NDArray[np.void]
-    is_exact_network: Bools
-    deepest: int
+    network_certainty: U8
+    """Of no network, and of each."""
     is_cluster: bool = False
     """Kubernetes is on: a side is reported for its tap, not just for answering."""
     is_current: bool = False
@@ -105,62 +113,54 @@ class Snapshot:
     def find(self, addresses: U8, times_unix_ns: U64, ports: I64 | None = None) -> Found:
         """Who has `addresses` (u8, n x 16) at these times. `ports` (m): what the last m were listened on; of others it means nothing."""
         # hot: benchmarks/identity.py
-        high, low = halves(addresses)
-        holder = self.holders.find(key_of(high, low)).astype(np.intp)
-        is_known = self.low.take(holder) == low
-        is_held = is_known & (self.start_ns.take(holder) <= times_unix_ns)
-        is_held &= times_unix_ns < self.end_ns.take(holder)
+        claims = self.claims
+        row = self.holders.find(*halves(addresses))
+        is_held = claims.start_ns.take(row) <= times_unix_ns
+        is_held &= times_unix_ns < claims.end_ns.take(row)
         certainty = is_held.astype(np.uint8)
-        workload = np.where(is_held, self.workload.take(holder), np.int32(-1))
-        group = self.group.take(holder)
         rest = np.flatnonzero(~is_held)
         if rest.size:
-            group[rest] = NO_GROUP
-            self._search(rest[is_known[rest]], holder, times_unix_ns, workload, group, certainty)
-            self._guess(rest[certainty[rest] == 0], addresses, workload, group, certainty)
-        if ports is not None:
-            self._by_port(ports, group[-len(ports) :], workload[-len(ports) :])
+            self._search(rest, row, times_unix_ns, certainty)
+            rest = rest[certainty.take(rest) == 0]
+            network = self.networks.find(addresses.take(rest, axis=0)) + 1
+            row[rest] = self.holders.nobody + network
+            certainty[rest] = self.network_certainty.take(network)
+        workload = claims.workload.take(row)
+        if ports is not None and len(ports):
+            self._by_port(ports, claims.group.take(row[-len(ports) :]), workload[-len(ports) :])
         return Found(workload, certainty)
 
-    def _search(self, rows: I64, holder: npt.NDArray[np.intp], times: U64, workload: Int32, group: Int32, certainty: U8) -> None:
-        """Earlier claims of the same address, then ended ones in their grace."""
-        claims = self.claims
-        for end, how in (("end_ns", Certainty.EXACT), ("until_ns", Certainty.GRACE)):
-            for back in range(self.deepest):
-                if not rows.size:
-                    return
-                at = self.last[holder[rows]] - back
-                exists = at >= self.first[holder[rows]]
-                at = np.where(exists, at, 0)
-                hit = exists & (claims["start_ns"][at] <= times[rows]) & (times[rows] < claims[end][at])
-                workload[rows[hit]] = claims["workload"][at[hit]]
-                group[rows[hit]] = claims["group"][at[hit]]
-                certainty[rows[hit]] = how
-                rows = rows[~hit]
-
-    def _guess(self, rows: I64, addresses: U8, workload: Int32, group: Int32, certainty: U8) -> None:
-        if not rows.size or not len(self.network_claims):
+    def _search(self, rest: npt.NDArray[np.intp], row: npt.NDArray[np.intp], times: U64, certainty: U8) -> None:
+        """In place, for `rest` of the rows: earlier claims of the same address from the latest on, then all again in their grace."""
+        nobody, start_ns = self.holders.nobody, self.claims.start_ns
+        rest = rest[row.take(rest) != nobody]
+        if not rest.size:
             return
-        network = self.networks.find(addresses[rows])
-        rows, network = rows[network >= 0], network[network >= 0]
-        workload[rows] = self.network_claims["workload"][network]
-        group[rows] = self.network_claims["group"][network]
-        certainty[rows] = np.where(self.is_exact_network[network], Certainty.EXACT, Certainty.GUESS)
+        holder, time = row.take(rest), times.take(rest)
+        first, end = self.earlier.take(holder), self.earlier.take(holder + 1)
+        for ends_ns, how in ((self.claims.end_ns, Certainty.EXACT), (self.claims.until_ns, Certainty.GRACE)):
+            for back in range(int((end - first).max(initial=-1)) + 1):
+                at = np.where(end - back >= first, end - back, nobody) if back else holder
+                hit = (start_ns.take(at) <= time) & (time < ends_ns.take(at))
+                row[rest[hit]], certainty[rest[hit]] = at[hit], how
+                left = ~hit
+                rest, holder, time, first, end = rest[left], holder[left], time[left], first[left], end[left]
 
     def _by_port(self, ports: npt.NDArray[np.integer], group: Int32, workload: Int32) -> None:
         """Name more exactly, in place, what a port says more about."""
         rows = np.flatnonzero(group != NO_GROUP)
         if not rows.size:
             return
-        found = self._port(group[rows], ports[rows])
-        shared = np.flatnonzero((found < 0) & (self.traits[workload[rows]] & Trait.NODE != 0))
-        if shared.size:
-            found[shared] = self._port(np.full(len(shared), SHARED, np.int32), ports[rows[shared]])
-        workload[rows] = np.where(found >= 0, found, workload[rows])
+        known, ports = workload.take(rows), ports.take(rows)
+        own = self._port(group.take(rows), ports)
+        is_node = self.traits.take(known) & _NODE != 0
+        shared = np.where(is_node, self._port(np.array(SHARED, np.int32), ports), np.int32(-1))
+        workload[rows] = np.where(own >= 0, own, np.where(shared >= 0, shared, known))
 
     def _port(self, group: Int32, ports: npt.NDArray[np.integer]) -> Int32:
-        entry = self.ports.find(_port_key(group, ports))
-        return np.where(entry >= 0, self.port_workload[entry], np.int32(-1))
+        key = _port_key(group, ports)
+        entry = self.port_keys.searchsorted(key)
+        return np.where(self.port_keys.take(entry) == key, self.port_workload.take(entry), np.int32(-1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,29 +188,23 @@ def build(
     ordered, high, low = _ordered(claims)
     first = np.flatnonzero(_starts(high, low))
     last = np.append(first[1:], len(ordered))[: len(first)] - 1
-    holders = KeyIndex(len(first))
-    holders.insert(key_of(high[first], low[first]), np.arange(len(first), dtype=np.int32))
-    port_index, port_workload = _ports(ports)
-    nobody = np.zeros(1, CLAIM)
-    latest = np.concatenate((ordered[last], nobody))
+    is_earlier = np.ones(len(ordered), bool)
+    is_earlier[last] = False
+    ranges = np.array([(b"", 0, OPEN_NS, OPEN_NS, claim.workload, claim.group) for claim in networks], CLAIM)
+    columns = np.concatenate((ordered[last], _NOBODY, ranges, ordered[is_earlier]))
+    port_keys, port_workload = _ports(ports)
     return Snapshot(
         workloads=tuple(workloads),
         traits=np.array([*traits, 0], np.uint16),
-        claims=np.concatenate((ordered, nobody)),
-        holders=holders,
-        low=np.append(low[first], np.uint64(0)),
-        first=np.append(first, 0),
-        last=np.append(last, -1),
-        start_ns=latest["start_ns"].copy(),
-        end_ns=latest["end_ns"].copy(),
-        workload=latest["workload"].copy(),
-        group=latest["group"].copy(),
-        port_workload=_or_zero(port_workload),
-        ports=port_index,
+        holders=Holders(high[last], low[last]),
+        claims=Claims(*(columns[name].copy() for name in ("start_ns", "end_ns", "until_ns", "workload", "group"))),
+        earlier=len(last) + 1 + len(ranges) + np.concatenate(([0], np.cumsum(last - first))),
+        port_keys=port_keys,
+        port_workload=port_workload,
         networks=Networks((claim.network, number) for number, claim in enumerate(networks)),
-        network_claims=np.array([(b"", 0, OPEN_NS, OPEN_NS, claim.workload, claim.group) for claim in networks], CLAIM),
-        is_exact_network=np.array([claim.is_exact for claim in networks], bool),
-        deepest=int((last - first).max()) + 1 if len(first) else 0,
+        network_certainty=np.array(
+            [Certainty.UNKNOWN, *(Certainty.EXACT if claim.is_exact else Certainty.GUESS for claim in networks)], np.uint8
+        ),
         is_cluster=is_cluster,
         is_current=is_current,
         reports_unknown=reports_unknown,
@@ -237,26 +231,18 @@ def _starts(high: U64, low: U64) -> Bools:
     return starts
 
 
-def _ports(ports: npt.NDArray[np.void]) -> tuple[KeyIndex, Int32]:
+def _ports(ports: npt.NDArray[np.void]) -> tuple[U64, Int32]:
+    """Keys of ports in their order, and whose each is: -1 where rows disagree. One more key than there can be ends them."""
     key = _port_key(ports["group"], ports["port"])
     order = np.argsort(key, kind="stable")
-    key, workload = key[order], ports["workload"][order].astype(np.int32)
+    key, workload = np.append(key[order], ~np.uint64(0)), np.append(ports["workload"][order], np.int32(-1))
     starts = runs(key)[:-1]
-    if not len(key):
-        return KeyIndex(1), workload
     is_one = np.minimum.reduceat(workload, starts) == np.maximum.reduceat(workload, starts)
-    index = KeyIndex(len(starts))
-    index.insert(key[starts], np.arange(len(starts), dtype=np.int32))
-    return index, np.where(is_one, workload[starts], np.int32(-1))
+    return key[starts], np.where(is_one, workload[starts], np.int32(-1))
 
 
 def _port_key(group: npt.NDArray[np.integer], port: npt.NDArray[np.integer]) -> U64:
-    return mix(group.astype(np.uint64) << np.uint64(16) | port.astype(np.uint64))
-
-
-def _or_zero(array: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
-    """One zero instead of nothing, so that an index of -1 stays inside."""
-    return array if len(array) else np.zeros(1, array.dtype)
+    return group.astype(np.uint64) << np.uint64(16) | port.astype(np.uint64)
 
 
 def empty(workloads: Sequence[Workload] = (), *, is_cluster: bool = False, is_current: bool = False) -> Snapshot:

@@ -154,6 +154,71 @@ def test_random_tables_answer_like_a_plain_search() -> None:
     assert answer.workload.tolist() == expected
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_random_histories_answer_like_a_plain_search(seed: int) -> None:
+    """Reuse, overlaps, ends, grace, ranges and ports in both IP versions: workload and certainty are those of a search by the rules."""
+    random_ = random.Random(seed)
+    hosts = [f"10.1.{random_.randrange(4)}.{random_.randrange(256)}" for _ in range(150)]
+    hosts += [f"fd00:{random_.randrange(4)}::{random_.randrange(65536):x}" for _ in range(150)]
+    ranges = [("10.1.0.0/23", 900), ("10.1.2.0/24", 901), ("10.0.0.0/8", 902), ("fd00::/16", 903), ("fd00:1::/32", 904), ("::/0", 905)]
+    owners = [History(random_, number, random_.choice(hosts)) for number in range(500)]
+    groups = {owner.group for owner in owners if owner.group >= 0}
+    ports = {(group, port): 1000 + group for group in groups for port in random_.sample(range(80, 84), 2)}
+    networks = [NetworkClaim(ipaddress.ip_network(text), number) for text, number in ranges]
+    snapshot = table(
+        [claim(one.address, one.number, one.start, one.end, group=one.group, **one.grace) for one in owners],
+        [Trait.SELECTED] * 2000,
+        [(group, port, number) for (group, port), number in ports.items()],
+        networks=networks,
+    )
+    strangers = [f"10.{random_.randrange(256)}.3.4" for _ in range(50)] + [f"fd0{random_.randrange(4)}:{n}::9" for n in range(50)]
+    asked = [(random_.choice(hosts + strangers), random_.randrange(1000), random_.randrange(79, 85)) for _ in range(8000)]
+
+    answer = snapshot.find(
+        addresses(*[one for one, _, _ in asked]), times(*[at for _, at, _ in asked]), np.array([port for *_, port in asked], np.int64)
+    )
+
+    got = list(zip(answer.workload.tolist(), answer.certainty.tolist(), strict=True))
+    assert got == [plain_search(owners, ranges, ports, *one) for one in asked]
+    assert set(answer.certainty.tolist()) == {int(Certainty.EXACT), int(Certainty.GRACE), int(Certainty.GUESS)}
+
+
+class History:
+    """One owner of an address: open, ended, or ended with a grace."""
+
+    def __init__(self, random_: random.Random, number: int, address: str) -> None:
+        self.number, self.address = number, address
+        # Distinct starts: which of two that start together wins is another test's.
+        self.start = number * 2
+        self.end = random_.choice([None, self.start + random_.randrange(1, 200), self.start + random_.randrange(200, 2000)])
+        self.until = self.end and self.end + random_.choice((0, 60))
+        self.grace = {} if self.until is None else {"until_s": float(self.until)}
+        self.group = number if random_.random() < 0.3 else -1
+
+
+def plain_search(
+    owners: list[History], ranges: list[tuple[str, int]], ports: dict[tuple[int, int], int], address: str, at: int, port: int
+) -> tuple[int, int]:
+    """What the rules say: the latest owner at the time, else the latest in its grace, else the narrowest range."""
+    mine = [one for one in owners if one.address == address]
+    # Whoever is said to have ended is over before the next begins.
+    starts = [max(one.start, before.end or 0) if before else one.start for before, one in zip([None, *mine], mine, strict=False)]
+    begun = [one for one, start in zip(mine, starts, strict=True) if start <= at]
+    exact = [one for one in begun if one.end is None or at < one.end]
+    grace = [one for one in begun if one.until is not None and at < one.until]
+    for found, how in ((exact, Certainty.EXACT), (grace, Certainty.GRACE)):
+        if found:
+            return ports.get((found[-1].group, port), found[-1].number), int(how)
+    parsed = ipaddress.ip_address(address)
+    wide = ipaddress.ip_address("::ffff:" + address) if parsed.version == 4 else parsed
+    holding = [(net.prefixlen + 96 * (net.version == 4), number) for net, number in _nets(ranges) if parsed in net or wide in net]
+    return (max(holding)[1], int(Certainty.GUESS)) if holding else (-1, int(Certainty.UNKNOWN))
+
+
+def _nets(ranges: list[tuple[str, int]]) -> list[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, int]]:
+    return [(ipaddress.ip_network(text), number) for text, number in ranges]
+
+
 def test_random_networks_answer_like_ipaddress() -> None:
     """The narrowest network of both versions, for addresses inside and outside."""
     random_ = random.Random(5)

@@ -183,3 +183,21 @@ def test_a_broken_connection_is_not_tried_again_by_itself(tmp_path: Path) -> Non
         thread.join()
 
     assert accepted == [b"GET"]
+
+
+def test_a_stream_is_quiet_when_nothing_more_has_come(tmp_path: Path) -> None:
+    """Not while events wait to be read, which whoever reads would make wait longer."""
+    with FakeApi() as api:
+        file = tmp_path / "kubeconfig"
+        file.write_text(api.kubeconfig())
+        stream = Api(Access(str(file))).watch("/api/v1/pods", {"watch": "1", "resourceVersion": "100"}, JSON, 30.0)
+        is_quiet = stream.is_quiet()
+        # Larger than what any library reads ahead.
+        api.put(*(cluster.pod(f"p{number}", "10.1.0.2", annotations={"a": "x" * 100_000}) for number in range(3)))
+        lines = stream.lines()
+        waiting = [(next(lines) != b"", stream.is_quiet()) for _ in range(3)]
+        stream.stop()
+        stream.close()
+
+    assert is_quiet
+    assert waiting == [(True, False), (True, False), (True, True)]

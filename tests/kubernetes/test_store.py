@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -137,7 +139,50 @@ def test_numbers_and_memory_come_back_after_many_pods() -> None:
         snapshot = world.snapshot()
 
     assert len(snapshot.workloads) <= before + 1
-    assert len(snapshot.claims) <= 8
+    assert len(snapshot.claims.start_ns) <= 8
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_snapshot_after_every_change_and_one_at_the_end_say_the_same(seed: int) -> None:
+    """Pods come, change, end and go: what is carried from snapshot to snapshot answers like what is made in one go."""
+    random_ = random.Random(seed)
+    often, once = World(), World()
+    hosts = [f"10.1.0.{number}" for number in range(2, 40)] + [f"fd00::{number}" for number in range(2, 40)]
+    alive: dict[str, Any] = {}
+    for number in range(150):
+        if alive and random_.random() < 0.6:
+            name = random_.choice(list(alive))
+            if random_.random() < 0.5:
+                del alive[name]
+                for world in (often, once):
+                    world.gone(PODS, f"uid-{name}")
+            else:
+                phase, version = random_.choice(("Running", "Succeeded", "Failed")), {"app.kubernetes.io/version": str(number)}
+                for world in (often, once):
+                    world.put(PODS, cluster.pod(name, **alive[name], phase=phase, labels=version))
+        else:
+            start = (datetime.fromtimestamp(often.now_ns // S, UTC)).isoformat()
+            alive[f"p{number}"] = {"address": random_.choice(hosts[1:]), "start": start, "host_network": random_.random() < 0.1}
+            for world in (often, once):
+                world.put(PODS, cluster.pod(f"p{number}", **alive[f"p{number}"]))
+        passed_ns = random_.randrange(1, 10 * S)
+        for world in (often, once):
+            world.now_ns += passed_ns
+        often.snapshot()
+    for world in (often, once):
+        world.put(PODS, cluster.pod("last", hosts[0], start="2026-01-01T00:30:00Z"))
+        world.gone(PODS, "uid-last")
+
+    def answers(world: World) -> list[tuple[Any, int]]:
+        snapshot, asked = world.snapshot(), [(host, after) for host in hosts for after in range(-60, 900, 5)]
+        at_ns = np.array([world.now_ns - after * S for _, after in asked], np.uint64)
+        found = snapshot.find(addresses(*[host for host, _ in asked]), at_ns)
+        names = [dict(snapshot.workloads[number].attributes) if number >= 0 else None for number in found.workload.tolist()]
+        return list(zip(names, found.certainty.tolist(), strict=True))
+
+    told = answers(often)
+    assert told == answers(once)
+    assert {certainty for _, certainty in told} >= {int(Certainty.EXACT), int(Certainty.GRACE)}
 
 
 def test_an_unchanged_pod_is_no_news_and_keeps_its_workload() -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
+import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,8 +75,9 @@ def find_access(
 class Stream:
     """The lines of a watch. `stop` may be called by any thread, and more than once."""
 
-    def __init__(self, response: Any) -> None:
+    def __init__(self, response: Any, sock: socket.socket | None = None) -> None:
         self._response = response
+        self._sock = sock
 
     def lines(self) -> Iterator[bytes]:
         """Each line as it comes. Raises Unreachable when the stream is cut, silent for too long, or sends a line without end."""
@@ -92,6 +95,14 @@ class Stream:
                     rest, size = [line], len(line)
         if any(rest):
             raise Unreachable("the watch ended inside a line")
+
+    def is_quiet(self) -> bool:
+        """Nothing more has arrived, as far as the kernel knows: what libraries hold already comes with the next line."""
+        if self._sock is None or self._sock.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return not poll.poll(0)
 
     def stop(self) -> None:
         """End it: a reader that waits sees the end at once."""
@@ -115,8 +126,8 @@ class Api:
         self._client = self._connect()
         self.requests_total = 0
 
-    def get(self, path: str, query: Mapping[str, str], accept: str) -> Any:
-        """The JSON of one answer. Raises Refused and Unreachable."""
+    def get(self, path: str, query: Mapping[str, str], accept: str, decode: Callable[[bytes], Any] = json.loads) -> Any:
+        """What `decode` makes of one answer; ValueError of it means that the answer is no JSON. Raises Refused and Unreachable."""
         response = self._request(path, query, accept, READ_TIMEOUT_S)
         try:
             with _translated():
@@ -130,18 +141,18 @@ class Api:
             response.close()
             raise Unreachable(f"the answer to {path!r} is longer than {_BODY_MAX} bytes")
         try:
-            return json.loads(body)
+            return decode(body)
         except ValueError as error:
             raise Unreachable(f"the answer to {path!r} is not JSON: {error}") from error
 
     def watch(self, path: str, query: Mapping[str, str], accept: str, read_timeout_s: float) -> Stream:
         """An open watch, which may be silent for `read_timeout_s`. Raises Refused and Unreachable."""
         response = self._request(path, query, accept, READ_TIMEOUT_S)
-        connection = response.connection
+        sock = response.connection.sock if response.connection is not None else None
         # A watch answers at once and then may be silent: two timeouts, and the library has one.
-        if connection is not None and connection.sock is not None:
-            connection.sock.settimeout(read_timeout_s)
-        return Stream(response)
+        if sock is not None:
+            sock.settimeout(read_timeout_s)
+        return Stream(response, sock)
 
     def renew(self) -> None:
         """Read token and certificates again. Raises KubernetesError."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from otel_ebpf_receiver.errors import KubernetesError
 from otel_ebpf_receiver.identity.directory import Directory
-from otel_ebpf_receiver.identity.kubernetes import objects, resources, store, watch
+from otel_ebpf_receiver.identity.kubernetes import decode, objects, resources, store, watch
 from otel_ebpf_receiver.identity.kubernetes.client import Api, Refused
 from otel_ebpf_receiver.identity.kubernetes.objects import BadObject, Owner
 from otel_ebpf_receiver.identity.kubernetes.rows import Options
@@ -208,7 +208,7 @@ class Cluster:
             one.worker.start()
 
     def _count_pods(self) -> int:
-        page = self._api.get(resources.PODS_PATH, {"limit": "1"}, resources.METADATA_LIST)
+        page = self._api.get(resources.PODS_PATH, {"limit": "1"}, resources.METADATA_LIST, decode.page)
         try:
             return len(page.get("items") or []) + int((page.get("metadata") or {}).get("remainingItemCount") or 0)
         except (AttributeError, TypeError, ValueError):
@@ -232,7 +232,7 @@ class Cluster:
         """False: it is of no use to ask for another now."""
         self._owners_due_s[one.uid] = watch.monotonic_s() + _RETRY_S
         try:
-            owner: Owner | None = _owner_of(self._api.get(resources.owner_path(one), {}, resources.METADATA))
+            owner: Owner | None = _owner_of(self._api.get(resources.owner_path(one), {}, resources.METADATA, decode.one))
         except Refused as error:
             # 404: gone since; its name is all there will ever be.
             self._owner_error = (

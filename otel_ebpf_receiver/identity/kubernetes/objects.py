@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from sys import intern
 from typing import Any
 
 from otel_ebpf_receiver.identity.address import Network, network_of, packed
+from otel_ebpf_receiver.identity.snapshot import OPEN_NS
 
 RESOURCE_PREFIX = "resource.opentelemetry.io/"
 INJECT_PREFIX = "instrumentation.opentelemetry.io/inject-"
@@ -21,6 +23,7 @@ ENABLED = "otel-ebpf-receiver/enabled"
 """Annotation of a pod or a namespace; "false" opts out, "true" on a pod overrules its namespace."""
 NAME_LABELS = ("app.kubernetes.io/instance", "app.kubernetes.io/name", "app.kubernetes.io/version")
 HASH_LABEL = "pod-template-hash"
+_OWNER_KINDS = {"apps": ("ReplicaSet", "Deployment", "StatefulSet", "DaemonSet"), "batch": ("Job", "CronJob")}
 _TERMINAL = frozenset({"Succeeded", "Failed"})
 Raw = Mapping[str, Any]
 
@@ -166,8 +169,8 @@ def service(raw: Raw) -> Service:
         name=intern(metadata["name"]),
         addresses=_addresses(one for one in own if one and one != "None"),
         outer=_addresses(one for one in outer if one),
-        ports=tuple(int(port["port"]) for port in ports),
-        node_ports=tuple(int(port["nodePort"]) for port in ports if port.get("nodePort")),
+        ports=tuple(_port(port["port"]) for port in ports),
+        node_ports=tuple(_port(port["nodePort"]) for port in ports if port.get("nodePort")),
     )
 
 
@@ -180,7 +183,7 @@ def endpoint_slice(raw: Raw) -> Slice:
         uid=_uid(metadata),
         namespace=intern(metadata["namespace"]),
         service=intern((metadata.get("labels") or {}).get("kubernetes.io/service-name") or ""),
-        ports=tuple(int(port["port"]) for port in ports),
+        ports=tuple(_port(port["port"]) for port in ports),
         endpoints=tuple(
             Endpoint(
                 _addresses(one.get("addresses") or []), intern(one.get("nodeName") or ""), (one.get("targetRef") or {}).get("kind") == "Pod"
@@ -213,15 +216,17 @@ def owner(raw: Raw) -> Owner | None:
     """The controller that an object's metadata names, if it is of a kind that identity knows."""
     for reference in raw["metadata"].get("ownerReferences") or []:
         group = str(reference["apiVersion"]).partition("/")[0]
-        known = {"apps": ("ReplicaSet", "Deployment", "StatefulSet", "DaemonSet"), "batch": ("Job", "CronJob")}.get(group, ())
-        if reference.get("controller") and reference["kind"] in known:
+        if reference.get("controller") and reference["kind"] in _OWNER_KINDS.get(group, ()):
             return Owner(intern(reference["kind"]), intern(reference["name"]), reference["uid"])
     return None
 
 
 def unix_ns(text: str | None) -> int:
-    """A time of the API (RFC 3339) in Unix nanoseconds; 0 for none."""
-    return int(datetime.fromisoformat(text).timestamp()) * 10**9 if text else 0
+    """A time of the API (RFC 3339) in Unix nanoseconds; 0 for none. Raises ValueError."""
+    ns = int(datetime.fromisoformat(text).timestamp()) * 10**9 if text else 0
+    if not 0 <= ns < OPEN_NS:
+        raise ValueError(f"the time {text!r} is out of range")
+    return ns
 
 
 def _pod(raw: Raw, wanted: Wanted, *, keeps_containers: bool) -> Pod:
@@ -265,9 +270,15 @@ def _container(raw: Raw) -> Container:
     return Container(
         intern(raw["name"]),
         intern(raw.get("image") or ""),
-        tuple(int(port["containerPort"]) for port in ports),
-        tuple(int(port["hostPort"]) for port in ports if port.get("hostPort")),
+        tuple(_port(port["containerPort"]) for port in ports),
+        tuple(_port(port["hostPort"]) for port in ports if port.get("hostPort")),
     )
+
+
+def _port(value: Any) -> int:
+    if not 0 <= int(value) <= 0xFFFF:
+        raise ValueError(f"{value} is no port")
+    return int(value)
 
 
 def _ended_ns(metadata: Raw, status: Raw) -> int:
@@ -284,7 +295,13 @@ def _decides(key: str) -> bool:
 
 
 def matches(key: str, globs: tuple[str, ...]) -> bool:
-    return key in globs or any(fnmatchcase(key, glob) for glob in globs if "*" in glob or "?" in glob or "[" in glob)
+    return key in globs or any(fnmatchcase(key, glob) for glob in _patterns(globs))
+
+
+@lru_cache(maxsize=8)
+def _patterns(globs: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that may match anything but themselves."""
+    return tuple(glob for glob in globs if "*" in glob or "?" in glob or "[" in glob)
 
 
 def _pairs(mapping: Mapping[str, str] | None, is_wanted: Callable[[str], bool]) -> tuple[tuple[str, str], ...]:

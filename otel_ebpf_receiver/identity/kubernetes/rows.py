@@ -10,6 +10,7 @@ import struct
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from otel_ebpf_receiver.identity.kubernetes import attributes
 from otel_ebpf_receiver.identity.kubernetes.objects import ENABLED, INJECT_PREFIX, Container, Namespace, Node, Owner, Pod, Service, Slice
@@ -22,6 +23,7 @@ _CLAIM = struct.Struct("<16sQQQii")
 _PORT = struct.Struct("<iHi")
 _LOOPBACK = bytes(15) + b"\x01"
 """::1; its IPv4 sisters are a whole network."""
+_NOTHING = Trait(0)
 _NO_ANNOTATIONS: Mapping[str, str] = {}
 
 
@@ -102,7 +104,7 @@ def peer_rows(pod: Pod, around: Around) -> Rows:
     name, namespace = attributes.service_of(pod, owners, name_from_labels=around.cluster.name_from_labels)
     traits = _pod_traits(pod, around) & Trait.ASKS_AUDIBLY
     if pod.is_host_network or pod.node not in around.agent_nodes:
-        traits = Trait(0)
+        traits = _NOTHING
     key, number = _hold_peer(name, namespace, traits, around)
     listens = [(port, number) for container in pod.containers for port in container.ports]
     ports = _at_addresses(pod, listens, around) if pod.is_host_network else []
@@ -111,7 +113,7 @@ def peer_rows(pod: Pod, around: Around) -> Rows:
 
 def service_rows(service: Service, around: Around) -> Rows:
     """A Service's own addresses are all its own; a node's or a shared load balancer's are its own by port."""
-    key, number = _hold_peer(service.name, service.namespace, Trait(0), around)
+    key, number = _hold_peer(service.name, service.namespace, _NOTHING, around)
     claims = [_open_claim(address, number, NO_GROUP) for address in service.addresses]
     claims += [_open_claim(address, number, around.group(address)) for address in service.outer if address not in around.node_addresses]
     ports = [_PORT.pack(SHARED, port, number) for port in service.node_ports]
@@ -124,7 +126,7 @@ def slice_rows(endpoint_slice: Slice, around: Around) -> Rows:
     wanted = [one for one in endpoint_slice.endpoints if not one.is_pod or not (around.watches_peers or one.node == around.options.node)]
     if not wanted or not endpoint_slice.service:
         return Rows()
-    key, number = _hold_peer(endpoint_slice.service, endpoint_slice.namespace, Trait(0), around)
+    key, number = _hold_peer(endpoint_slice.service, endpoint_slice.namespace, _NOTHING, around)
     addresses = [address for one in wanted for address in one.addresses]
     claims = [_open_claim(address, number, NO_GROUP) for address in addresses if address not in around.node_addresses]
     ports = [
@@ -140,7 +142,7 @@ def node_rows(node: Node, around: Around) -> Rows:
     """A node's addresses; what listens there is told apart by port."""
     key = ("node", node.name)
     is_own = node.name == around.options.node
-    traits = Trait.NODE | (Trait.HOST if is_own else Trait(0)) | (Trait.SELECTED if not around.options.include else Trait(0))
+    traits = Trait.NODE | (Trait.HOST if is_own else _NOTHING) | (Trait.SELECTED if not around.options.include else _NOTHING)
     service_name = (around.options.node_service_name if is_own else "") or node.name
     number = around.slots.hold(key, traits, attributes.node_resource(node, service_name, around.cluster), node.name)
     addresses = (*node.addresses, *(around.options.own_addresses if is_own else ()))
@@ -166,20 +168,21 @@ def is_selected(pod_namespace: str, annotations: Mapping[str, str], around: Arou
 def instrumented(pod: Pod, around: Around) -> Trait:
     """What an SDK makes for the pod: both signals where one is injected, and what it was seen to export."""
     injected = {**_annotations(pod.namespace, around), **dict(pod.annotations)}
-    if any(key.startswith(INJECT_PREFIX) and value not in ("", "false") for key, value in injected.items()):
+    if injected and any(key.startswith(INJECT_PREFIX) and value not in ("", "false") for key, value in injected.items()):
         return Trait.INSTRUMENTED
-    return around.exporting.get(pod.uid, Trait(0))
+    return around.exporting.get(pod.uid, _NOTHING)
 
 
 def _pod_traits(pod: Pod, around: Around) -> Trait:
-    traits = Trait(0)
-    if is_selected(pod.namespace, dict(pod.annotations), around):
-        traits |= Trait.SELECTED | Trait.ASKS_AUDIBLY
-    made = instrumented(pod, around)
-    traits |= made
-    if made & Trait.TRACED and around.options.drops_instrumented_spans:
-        traits &= ~Trait.ASKS_AUDIBLY
-    return traits & ~Trait.ASKS_AUDIBLY if pod.is_host_network else traits
+    wanted = is_selected(pod.namespace, dict(pod.annotations), around)
+    return _traits(wanted, instrumented(pod, around), pod.is_host_network, around.options.drops_instrumented_spans)
+
+
+@lru_cache(maxsize=64)
+def _traits(is_wanted: bool, made: Trait, is_host_network: bool, drops_instrumented_spans: bool) -> Trait:
+    # hot: benchmarks/identity.py. Before Python 3.12 each of these operations costs a microsecond, and there are few outcomes.
+    is_audible = is_wanted and not is_host_network and not (made & Trait.TRACED and drops_instrumented_spans)
+    return made | (Trait.SELECTED if is_wanted else _NOTHING) | (Trait.ASKS_AUDIBLY if is_audible else _NOTHING)
 
 
 def _annotations(namespace: str, around: Around) -> Mapping[str, str]:

@@ -5,6 +5,7 @@ Pure. The first ones are permanent (names from the configuration); a number is g
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Hashable, Mapping, Sequence
 
 from otel_ebpf_receiver.identity.snapshot import Trait
@@ -19,7 +20,7 @@ class Slots:
 
     def __init__(self, permanent: Sequence[Workload] = ()) -> None:
         self.workloads: list[Workload] = list(permanent)
-        self.traits: list[int] = [int(Trait.SELECTED)] * len(permanent)
+        self.traits = array("H", [int(Trait.SELECTED)] * len(permanent))
         self._numbers: dict[Hashable, int] = {}
         self._holders: dict[Hashable, int] = {}
         self._free: list[int] = []

@@ -62,6 +62,7 @@ class Store:
         self._slots = Slots(permanent)
         self._tables: dict[str, dict[str, Any]] = {kind: {} for kind in (*_DERIVED, NAMESPACES)}
         self._rows: dict[str, dict[str, Rows]] = {kind: {} for kind in _DERIVED}
+        self._dirty: dict[str, dict[str, None]] = {kind: {} for kind in _DERIVED}
         self._wanted: dict[str, WantedOwner] = {}
         self._joined: dict[str, tuple[bytes, bytes]] = {}
         self._owners: dict[str, Owner | None] = {}
@@ -114,7 +115,7 @@ class Store:
             table[uid] = value
             if isinstance(value, Pod):
                 self._want_owner(kind, value)
-            self._derive(kind, uid, value)
+            self._mark(kind, uid)
         self._look_around(kind, old, value)
         return True
 
@@ -131,7 +132,7 @@ class Store:
         if len(known) >= _KEPT_EXPORTING:
             known = {one: made for one, made in known.items() if one in self._tables[PODS]}
         self._around.exporting = {**known, uid: known.get(uid, Trait(0)) | what}
-        self._derive(PODS, uid, self._tables[PODS][uid])
+        self._mark(PODS, uid)
         return True
 
     def wanted_owners(self) -> list[WantedOwner]:
@@ -153,7 +154,7 @@ class Store:
         for kind in (PODS, PEERS):
             for pod in list(self._tables[kind].values()):
                 if pod.owner and pod.owner.uid == uid:
-                    self._derive(kind, pod.uid, pod)
+                    self._mark(kind, pod.uid)
 
     def build(self, now_ns: int, *, is_current: bool) -> Snapshot:
         """The snapshot of now. `is_current`: what is not known may be in a moment."""
@@ -162,7 +163,7 @@ class Store:
         if self._built is None:
             self._built = self._build(now_ns)
         # hot: benchmarks/identity.py. Most news is about labels and states: nobody has moved, only who they are is said differently.
-        traits = np.array([*self._slots.traits, 0], np.uint16)
+        traits = np.append(np.frombuffer(self._slots.traits, np.uint16), np.uint16(0))
         return replace(self._built, workloads=tuple(self._slots.workloads), traits=traits, is_current=is_current)
 
     def _build(self, now_ns: int) -> Snapshot:
@@ -233,33 +234,42 @@ class Store:
             self._is_stale |= nodes != self._around.agent_nodes
             self._around.agent_nodes = frozenset(nodes)
 
+    def _mark(self, kind: str, uid: str) -> None:
+        """An object's rows are to be made anew at the next build: once, however often it changes until then."""
+        # hot: benchmarks/identity.py
+        if kind in _DERIVED:
+            self._dirty[kind][uid] = None
+
+    def _refresh(self) -> None:
+        """Make the rows of what changed."""
+        if self._is_stale:
+            self._is_stale = False
+            self._built = None
+            self._release(self._rows[NODES].pop("", None))
+            self._dirty = {kind: dict.fromkeys(self._tables[kind]) for kind in _DERIVED}
+        for kind, uids in self._dirty.items():
+            for uid in uids:
+                self._derive(kind, uid, self._tables[kind][uid])
+            uids.clear()
+        if not self._has_own_node and "" not in self._rows[NODES]:
+            # Without the node's object (not permitted, not there yet) it is still this node that answers on its loopback.
+            self._derive(NODES, "", Node("", self._options.node))
+
     def _derive(self, kind: str, uid: str, value: Any) -> None:
-        if kind not in _DERIVED:
-            return
         old = self._rows[kind].get(uid)
         new = self._rows[kind][uid] = _DERIVED[kind](value, self._around)
         if old is None or (old.claims, old.ports) != (new.claims, new.ports):
             self._move(kind)
         self._release(old)
 
-    def _refresh(self) -> None:
-        if not self._is_stale:
-            return
-        self._is_stale = False
-        self._built = None
-        self._release(self._rows[NODES].pop("", None))
-        for kind in _DERIVED:
-            for uid, value in self._tables[kind].items():
-                self._derive(kind, uid, value)
-        if not self._has_own_node:
-            # Without the node's object (not permitted, not there yet) it is still this node that answers on its loopback.
-            self._derive(NODES, "", Node("", self._options.node))
-
     def _forget(self, kind: str, uid: str, value: Any, now_ns: int) -> None:
-        self._move(kind)
-        old = self._rows.get(kind, {}).pop(uid, None)
-        if old is None:
+        if kind not in _DERIVED:
             return
+        self._move(kind)
+        if uid in self._dirty[kind]:
+            del self._dirty[kind][uid]
+            self._derive(kind, uid, value)
+        old = self._rows[kind].pop(uid)
         if not isinstance(value, Pod) or not old.claims:
             self._release(old)
             return
