@@ -117,9 +117,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "--exporter", action="append", metavar="NAME", help="export to this only: otlp, console, prometheus, influxdb, none; repeatable"
     )
     run.add_argument("--console", action="store_true", default=None, help="print a line per exchange beside what else is exported to")
-    run.add_argument("--only", metavar="WHAT", help="console: only 4xx, 5xx or errors")
-    run.add_argument("--path", metavar="GLOB", help="console: only these paths")
-    run.add_argument("--service", metavar="NAME", help="console: only this service")
+    run.add_argument("--only", metavar="WHAT", help="console: only 2xx, 3xx, 4xx, 5xx or errors")
+    run.add_argument("--path", metavar="GLOB", help="console: only these paths, such as '/api/*'")
+    run.add_argument("--service", metavar="NAME", help="console: only this service at either side, by name or namespace/name")
     run.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error")
     run.set_defaults(verb=_run)
     validate = verbs.add_parser("validate", help="tell every problem of a configuration")

@@ -364,7 +364,7 @@ class Console:
 
     enabled: bool | None = key(None, "Absent: only when nothing else is exported to.")
     format: Literal["auto", "lines", "json"] = key("auto", "`lines` for people, `json` for programs; `auto`: lines.")
-    only: Literal["", "4xx", "5xx", "errors"] = key("", "Show only these: by class of status, or what failed.")
+    only: Literal["", "2xx", "3xx", "4xx", "5xx", "errors", "error"] = key("", "Show only these: by class of status, or what failed.")
     path: str = key("", "Show only paths that match this glob.")
     service: str = key("", "Show only exchanges with this service at either side, by name or namespace/name.")
 

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from otel_ebpf_receiver.export.lines import Keep, Row, cells, json_line, keep_rows, plain_line
+from otel_ebpf_receiver.export.lines import PEERS, Keep, Row, cells, json_line, keep_rows, plain_line, printable, without_port
 from otel_ebpf_receiver.export.queue import Books
 
 MAX_ROWS = 10_000
@@ -145,7 +145,7 @@ class TerminalTable:
     """Columns and colours by rich, in the width that the terminal has at the moment; a header first."""
 
     HEADERS = ("time", "client → server", "method", "path", "status", "first byte", "total", "sent/received", "")
-    WIDTHS = (12, 0, 7, 0, 6, 10, 8, 19, 0)
+    WIDTHS = (12, 0, 7, 0, 6, 10, 8, 15, 0)
     FIXED = sum(WIDTHS) + len(WIDTHS)
 
     def __init__(self, fd: int) -> None:
@@ -165,15 +165,20 @@ class TerminalTable:
             self._begun = True
             rich.print(Text(self._line(self.HEADERS, width), style="bold"))
         for row in rows:
-            rich.print(Text(self._line(_without_repetition(cells(row)), width), style=_style(row)))
+            texts = _without_repetition(cells(row))
+            rich.print(Text(self._line((texts[0], _peers(row, self._widths(width)[1]), *texts[2:]), width), style=_style(row)))
         return out.getvalue()
 
-    def _line(self, texts: tuple[str, ...], width: int) -> str:
+    def _widths(self, width: int) -> list[int]:
+        """Peers and path share what is left; notes follow at the end, and only they may run into the next line."""
         free = max(30, width - self.FIXED)
         widths = [*self.WIDTHS]
-        # Peers and path share what is left; notes follow at the end, and only they may run into the next line.
-        widths[1], widths[3] = free // 2, free - free // 2
-        padded = [text if not size else f"{_cut(text, size):<{size}}" for text, size in zip(texts, widths, strict=True)]
+        widths[1] = free * 3 // 5
+        widths[3] = free - widths[1]
+        return widths
+
+    def _line(self, texts: tuple[str, ...], width: int) -> str:
+        padded = [text if not size else f"{_cut(text, size):<{size}}" for text, size in zip(texts, self._widths(width), strict=True)]
         return " ".join(padded).rstrip()
 
     def _width(self) -> int:
@@ -185,6 +190,16 @@ class TerminalTable:
 
 def _cut(text: str, size: int) -> str:
     return text if len(text) <= size else text[: size - 1] + "…"
+
+
+def _peers(row: Row, size: int) -> str:
+    """Both sides in `size` characters. Where it is narrow the client's port goes first, which tells least; then each side gets its share."""
+    client, server = printable(row.client), printable(row.server)
+    if len(client) + len(PEERS) + len(server) > size:
+        client = without_port(client)
+    room = max(2, size - len(PEERS))
+    client = _cut(client, max(room // 2, room - len(server)))
+    return f"{client}{PEERS}{_cut(server, room - len(client))}"
 
 
 def _without_repetition(texts: tuple[str, ...]) -> tuple[str, ...]:

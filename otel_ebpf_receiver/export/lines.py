@@ -40,12 +40,19 @@ class Row(Protocol):
     def flags(self) -> Sequence[str]: ...
 
 
+PEERS = " → "
 Keep = Callable[[Row], bool]
-ONLY: dict[str, Keep] = {
-    "4xx": lambda row: row.status is not None and 400 <= row.status < 500,
-    "5xx": lambda row: row.status is not None and 500 <= row.status < 600,
-    "errors": lambda row: row.error is not None or (row.status is not None and row.status >= 500),
-}
+
+
+def _of_class(hundreds: int) -> Keep:
+    return lambda row: row.status is not None and row.status // 100 == hundreds
+
+
+def _is_error(row: Row) -> bool:
+    return row.error is not None or (row.status is not None and row.status >= 500)
+
+
+ONLY: dict[str, Keep] = {**{f"{hundreds}xx": _of_class(hundreds) for hundreds in (2, 3, 4, 5)}, "errors": _is_error, "error": _is_error}
 """The values of `--only`. An error is what the server's span calls one: an end before the answer, or 5xx."""
 
 
@@ -69,7 +76,7 @@ def cells(row: Row) -> tuple[str, ...]:
     notes = ([row.error] if row.error else []) + [flag for flag in row.flags if flag]
     return (
         f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{rest // 1_000_000:03d}",
-        printable(f"{row.client} → {row.server}"),
+        printable(f"{row.client}{PEERS}{row.server}"),
         printable(row.method),
         printable(row.path),
         "-" if row.status is None else str(row.status),
@@ -130,7 +137,12 @@ def _digits(value: float) -> str:
     return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"
 
 
+def without_port(peer: str) -> str:
+    """A side without its port, if it has one: `shop/web:80` and `[::1]:80` do, `::1` does not."""
+    return peer if peer.count(":") > 1 and not peer.startswith("[") else peer.rpartition(":")[0] or peer
+
+
 def _names(peer: str) -> set[str]:
     """The names by which a side may be asked for: as shown, without its port, and without its namespace."""
-    bare = peer if peer.count(":") > 1 and not peer.startswith("[") else peer.rpartition(":")[0] or peer
+    bare = without_port(peer)
     return {peer, bare, bare.strip("[]"), bare.rpartition("/")[2]}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import re
+import struct
+import termios
 import time
 from collections.abc import Callable
 
@@ -65,9 +68,12 @@ def test_numbers_have_three_digits(function: Callable[[int], str], value: int, e
     ("only", "path", "service", "kept"),
     [
         (None, None, None, ["ok", "missing", "broken", "reset"]),
+        ("2xx", None, None, ["ok"]),
+        ("3xx", None, None, []),
         ("4xx", None, None, ["missing"]),
         ("5xx", None, None, ["broken"]),
         ("errors", None, None, ["broken", "reset"]),
+        ("error", None, None, ["broken", "reset"]),
         (None, "/api/*", None, ["missing", "broken"]),
         (None, None, "web", ["ok", "reset"]),
         (None, None, "shop/web", ["ok", "reset"]),
@@ -93,7 +99,7 @@ def test_filters_choose(only: str | None, path: str | None, service: str | None,
 def test_an_unknown_filter_is_an_error() -> None:
     """The message names the filters that exist."""
     with pytest.raises(ExportError, match="4xx, 5xx, errors"):
-        keep_rows("3xx")
+        keep_rows("1xx")
 
 
 def printed(*rows: Exchange, as_json: bool = False) -> str:
@@ -137,41 +143,62 @@ def test_json_holds_the_numbers() -> None:
     }
 
 
-def test_a_terminal_gets_columns_and_colour() -> None:
-    """On a terminal there is a header once, columns line up, and errors are red."""
+def on_a_terminal(*rows: Exchange, columns: int = 120) -> list[str]:
+    """The lines, colours included, that a console on a terminal of this width writes."""
     controller, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     console = Console(terminal)
     console.start()
-    console.offer([Exchange(), Exchange(path="/" + "x" * 300, status=500)])
+    console.offer(rows)
     console.finish(time.monotonic() + 10)
     console.stop()
     text = os.read(controller, 65536).decode()
     os.close(terminal)
     os.close(controller)
+    return text.splitlines()
 
-    header, first, second = text.splitlines()
-    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in (header, first, second)]
-    assert "\x1b[31m" in second
-    assert "\x1b[31m" not in first
-    assert "…" in plain[2]
-    assert plain[0].index("status") == plain[1].index("200") == plain[2].index("500")
+
+def bare(line: str) -> str:
+    """A line without its colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", line)
+
+
+def test_a_terminal_gets_columns_and_colour() -> None:
+    """On a terminal there is a header once, columns line up, and errors are red."""
+    lines = on_a_terminal(Exchange(), Exchange(path="/" + "x" * 300, status=500))
+
+    header, first, second = map(bare, lines)
+    assert "\x1b[31m" in lines[2]
+    assert "\x1b[31m" not in lines[1]
+    assert "…" in second
+    assert header.index("status") == first.index("200") == second.index("500")
+
+
+@pytest.mark.parametrize(
+    ("columns", "client", "server", "shown"),
+    [
+        (160, "10.0.0.1:40000", "shop/web:80", "10.0.0.1:40000 → shop/web:80"),
+        (120, "10.10.0.10:40000", "10.10.0.11:8080", "10.10.0.10 → 10.10.0.11:8080"),
+        (120, "[fd00::1:2:3]:40000", "shop/web:80", "[fd00::1:2:3] → shop/web:80"),
+        (100, "front/storefront-of-the-shop", "shop/web:80", "front/s… → shop/we…"),
+        (100, "a/b:40000", "shop/a-service-with-a-long-name:80", "a/b → shop/a-servi…"),
+        (100, "front/storefront-of-the-shop:40000", "b/c:80", "front/sto… → b/c:80"),
+    ],
+)
+def test_both_sides_stay_in_sight(columns: int, client: str, server: str, shown: str) -> None:
+    """Where it is narrow the client's port goes first, then each side keeps its share of the room."""
+    _, line = on_a_terminal(Exchange(client=client, server=server), columns=columns)
+
+    assert f" {shown} " in bare(line)
 
 
 def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     """With NO_COLOR set (https://no-color.org) the columns stay and no colour is used."""
     monkeypatch.setenv("NO_COLOR", "1")
-    controller, terminal = pty.openpty()
-    console = Console(terminal)
-    console.start()
-    console.offer([Exchange(status=500)])
-    console.finish(time.monotonic() + 10)
-    console.stop()
-    text = os.read(controller, 65536).decode()
-    os.close(terminal)
-    os.close(controller)
 
-    _, line = text.splitlines()
-    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", text)
+    header, line = on_a_terminal(Exchange(status=500))
+
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", header + line)
     assert "500" in line
 
 
