@@ -1,9 +1,13 @@
-"""What the live page costs the agent at a steady 5,000 exchanges a second: off, on with nobody looking, one page open, four.
+"""What the live page costs the agent at a steady 5,000 exchanges a second: off, on with nobody looking, one page open, four; and how smooth it is.
 
     scripts/bench page               or: python benchmarks/page.py [--rounds N] [--seconds N] [--connections N]
 
 Counted is the processor time of the agent's process, all threads, in a window under the load, against the same window without the page. A page
 is what a browser opens: both streams, read by curl. The receiver throws everything away.
+
+Then a headless Chromium looks, without load and under it: gaps between the frames that it draws, tasks that hold its main thread for over 50 ms
+(the browser's own measure, Long Tasks API), and how long a click on Pause takes until the next frame. The browser draws in software, on the
+same CPUs as everything else.
 """
 
 from __future__ import annotations
@@ -17,14 +21,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from playwright.sync_api import Page
+
 from benchmarks._stage import SERVER, STATUS_PORT, Stage, agent, exchanges, sink, stage, started
 from benchmarks.machine import describe, median, spread
+from tests.page.browser import browser
 
 OFF = "page off"
 VARIANTS = {OFF: ("false", 0), "page on, nobody looks": ("true", 0), "one page open": ("true", 1), "four pages open": ("true", 4)}
 PAUSE_MS = 10
 """Each connection of wrk waits so long before it asks again."""
 SETTLE_S = 2.0
+CLICKS = 10
+WATCH = """() => {
+  window.seen = {gaps: [], tasks: []};
+  new PerformanceObserver((list) => seen.tasks.push(...list.getEntries().map((one) => one.duration))).observe({type: "longtask"});
+  let last = performance.now();
+  const frame = () => { const now = performance.now(); seen.gaps.push(now - last); last = now; requestAnimationFrame(frame); };
+  requestAnimationFrame(frame);
+}"""
+CLICK = """() => new Promise((done) => {
+  const start = performance.now();
+  document.querySelector("#pause").click();
+  requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - start)));
+})"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +82,55 @@ def once(where: Stage, page: str, viewers: int, options: argparse.Namespace) -> 
         return Spent(100 * cpu_s / elapsed_s, (exchanges(where) - counted) / elapsed_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Felt:
+    """What somebody who looks at the page notices. Milliseconds; `gaps` between frames, `tasks` over 50 ms, `clicks` to the next frame but one."""
+
+    gaps: list[float]
+    tasks: list[float]
+    clicks: list[float]
+    per_s: float
+
+    def __str__(self) -> str:
+        gaps = sorted(self.gaps)
+        over = sum(gap > 100 for gap in gaps)
+        return (
+            f"{1000 * len(gaps) / sum(gaps):5.1f} frames/s; between two {gaps[len(gaps) // 2]:.0f} ms, 99 % {gaps[len(gaps) * 99 // 100]:.0f}, "
+            f"longest {gaps[-1]:.0f}, {over} over 100; {len(self.tasks)} tasks over 50 ms, longest {max(self.tasks, default=0):.0f}; "
+            f"a click {median(self.clicks):.0f} (longest {max(self.clicks):.0f}); {self.per_s:,.0f} exchanges/s"
+        )
+
+
+def felt(where: Stage, page: Page, seconds: float) -> Felt:
+    """Of a page that is open, for so long."""
+    page.reload()
+    page.locator("#connection", has_text="live").wait_for()
+    time.sleep(SETTLE_S)
+    page.evaluate(WATCH)
+    counted, start_s = exchanges(where), time.monotonic()
+    time.sleep(seconds)
+    per_s = (exchanges(where) - counted) / (time.monotonic() - start_s)
+    seen = page.evaluate("seen")
+    clicks = [float(page.evaluate(CLICK)) for _ in range(CLICKS)]
+    return Felt(seen["gaps"], seen["tasks"], clicks, per_s)
+
+
+def look(where: Stage, options: argparse.Namespace) -> dict[str, Felt]:
+    """A browser at the page of one agent, before the load and under it."""
+    seconds = 3.0 * options.seconds
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        agent(where, env={"OTEL_EBPF_RECEIVER_STATUS_PAGE": "true", "OTEL_EBPF_RECEIVER_TELEMETRY_TEMPLATING_ENABLED": "true"}),
+        browser(where.host, Path(folder)) as opened,
+    ):
+        page = opened.new_page(viewport={"width": 1400, "height": 900})
+        page.goto(f"http://127.0.0.1:{STATUS_PORT}/")
+        found = {"without load": felt(where, page, seconds)}
+        with paced(where, seconds + 3 * SETTLE_S + 5, options.connections):
+            found["under load"] = felt(where, page, seconds)
+    return found
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rounds", type=int, default=5)
@@ -74,6 +143,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for variant, (page, viewers) in VARIANTS.items():
                 found[variant].append(once(where, page, viewers, options))
+        smooth = look(where, options)
     print(f"\n% of a core that the agent takes, medians of {options.rounds} alternated rounds of {options.seconds} s")
     base = median([one.percent for one in found[OFF]])
     for variant, rounds in found.items():
@@ -82,6 +152,9 @@ def main() -> None:
             f"{variant:24}{median(percent):6.1f} ({min(percent):.1f}..{max(percent):.1f})  {median(percent) - base:+5.1f}; "
             f"{spread([one.per_s for one in rounds])} exchanges/s"
         )
+    print(f"\nin a browser, {3 * options.seconds} s each")
+    for when, one in smooth.items():
+        print(f"{when:14}{one}")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,8 @@ export class ServiceMap {
     const svg = draw("svg", { viewBox: box(width, height), role: "group", "aria-labelledby": "map-title" });
     svg.append(draw("defs", {}, draw("marker", { id: "arrow", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto", markerUnits: "userSpaceOnUse" }, draw("path", { d: "M0 0L8 4L0 8z" }))));
     this.edges = graph.edges.map((edge) => this.edge(svg, layout, edge));
+    // Above all lines, so that none crosses a number.
+    svg.append(...this.edges.map((edge) => edge.text));
     this.nodes = graph.nodes.map((node) => this.node(svg, layout, node));
     this.place.replaceChildren(svg);
     if (focused) this.place.querySelector(`[data-node="${focused}"]`)?.focus();
@@ -47,8 +49,8 @@ export class ServiceMap {
     const points = client === server ? loop(layout.node(String(client))) : layout.edge(String(client), String(server)).points;
     const path = draw("path", { d: curve(points), "marker-end": "url(#arrow)", "aria-hidden": "true" });
     const middle = points[Math.floor(points.length / 2)];
-    const text = draw("text", { class: "edge", x: middle.x, y: middle.y - 4, "aria-hidden": "true" });
-    svg.append(path, text);
+    const text = draw("text", { class: "edge", x: middle.x, y: middle.y - 7, "aria-hidden": "true" });
+    svg.append(path);
     return { path, text };
   }
 
