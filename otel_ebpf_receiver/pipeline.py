@@ -27,7 +27,7 @@ from otel_ebpf_receiver.telemetry.routes import RouteOptions, Routes
 from otel_ebpf_receiver.telemetry.sameness import Admitted, Once, OnceOptions, Ranks
 from otel_ebpf_receiver.telemetry.sampling import KEPT_REASONS, Candidates, Sampled, Sampling, SamplingOptions, States, reasons
 from otel_ebpf_receiver.telemetry.spans import Links, SpanEncoder
-from otel_ebpf_receiver.telemetry.workload import Identified, Identity
+from otel_ebpf_receiver.telemetry.workload import Identified, Identity, unmasked
 
 SLICE = 8192
 """Records handled at once: enough for numpy, few enough that no step holds the interpreter for more than milliseconds."""
@@ -225,6 +225,8 @@ class Line:
             other = Admitted(records[rest], None if arrived is None else arrived[rest])
             return self._identify(feed, replace(part, admitted=other), now_ns) if rest.any() else None
         who = self.identity.identify(view.flows, has_waited=part.has_waited, arrived=arrived)
+        if who.masked is not None and who.masked.any():
+            who = unmasked(who, feed.decoder.seen(records).key)
         if exports:
             self.identity.saw_exports(who, exports.spans, exports.metrics)
         if who.waits is not None and who.waits.any() and feed.patience.has_room(who.waits):

@@ -71,6 +71,7 @@ class _Report:
     client: Bools
     joined: Bools
     waits: Bools
+    masked: Bools
 
 
 class Directory:
@@ -174,7 +175,8 @@ class Directory:
         """Without Kubernetes: the server's side, but for the client behind a pair whom the configuration names."""
         asks = (behind == _PAIR) & (flows.direction == _ARRIVED) & (clients >= 0)
         self._asked_here[clients[asks]] = True
-        return _Report(server=~asks, client=asks, joined=self._asked_here[clients], waits=np.zeros(len(asks), bool))
+        masked = (behind == _PAIR) & ~asks & (clients < 0)
+        return _Report(server=~asks, client=asks, joined=self._asked_here[clients], waits=np.zeros(len(asks), bool), masked=masked)
 
     def _unsettled(self, flows: Flows, client: Found, server: Found, waits: Bools) -> Bools:
         """Of the rows that may wait, and those with a guess at either side, the ones whose address has not waited in vain a moment ago."""
@@ -214,7 +216,9 @@ class Directory:
         self.counters.unnamed_peers += int(np.count_nonzero(unnamed & ~waits))
         self.counters.identified += int(np.count_nonzero(~waits))
         joined = report.server & (report.client | report.joined)
-        return Identified(snapshot.workloads, servers, clients, report.server, report.client, joined, silent, uncounted, waits)
+        return Identified(
+            snapshot.workloads, servers, clients, report.server, report.client, joined, silent, uncounted, waits, report.masked
+        )
 
     def _count(self, deselected: Bools, traced: Bools, measured: Bools, is_final: Bools) -> None:
         counters = self.counters
@@ -268,4 +272,5 @@ def _cluster_report(snapshot: Snapshot, flows: Flows, behind: U8, client: Found,
         client=(at_pair & from_pair) | outward,
         joined=asker & _AUDIBLE != 0,
         waits=waits,
+        masked=at_pair & ~from_pair & asks_here & (True if arrived is None else arrived),
     )

@@ -1,8 +1,9 @@
 """One exchange crosses several watched devices: of its copies the best is kept, the others are dropped and counted.
 
-Copies have equal keys (TCP numbers and the start of the start line, never addresses) and were seen at different taps within seconds; equal keys
-at one tap are two exchanges. A tap of rank 0 is a workload's own: there the direction tells which side the workload is, and one copy of each side
-is kept. Records wait a moment, so that the best copy wins although it is not the first. Memory is bounded and its misses are counted.
+Copies have equal keys (TCP numbers and the start of the start line, never addresses) and were seen within seconds at different taps, or at one
+tap in both directions (a call that turns round there); equal keys in one direction of one tap are two exchanges. A tap of rank 0 is a workload's
+own: there the direction tells which side the workload is, and one copy of each side is kept. Records wait a moment, so that the best copy wins
+although it is not the first. Memory is bounded and its misses are counted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from otel_ebpf_receiver.telemetry.keys import mix
 
 OWN_TAP = 0
 _ARRIVED = 1
+_DIRECTIONS = 4
 UNKNOWN_RANK = 1 << 20
 _SIDES = 2
 
@@ -64,7 +66,7 @@ class Once:
         self._options = options or OnceOptions()
         self._held: Records | None = None
         self._key = np.zeros(self._options.slots, np.uint64)
-        self._tap = np.zeros(self._options.slots, np.int32)
+        self._place = np.zeros(self._options.slots, np.int64)
         self._time_ms = np.full(self._options.slots, -1, np.int64)
         self._has_nobodys = False
         self.copies = 0
@@ -111,6 +113,8 @@ class Once:
     def _best(self, seen: Seen, ranks: Ranks, now_ns: int) -> tuple[Bools, Bools]:
         """Rows that are kept, and rows of which a copy came in somewhere."""
         rank = ranks.of(seen.tap)
+        # Of both directions of one tap the one that leaves to the answerer comes first.
+        place = seen.tap * _DIRECTIONS - seen.direction
         role = np.where(rank == OWN_TAP, seen.direction, 0).astype(np.int64)
         kept, arrived = np.ones(len(rank), bool), seen.direction == _ARRIVED
         order = np.argsort(seen.key, kind="stable")
@@ -118,27 +122,27 @@ class Once:
         same = keys[1:] == keys[:-1]
         if same.any():
             rows = np.sort(order[np.concatenate((same, [False])) | np.concatenate(([False], same))])
-            kept[rows] = _winners(seen.key[rows], role[rows], rank[rows], seen.tap[rows])
+            kept[rows] = _winners(seen.key[rows], role[rows], rank[rows], place[rows])
             arrived[rows] = np.isin(seen.key[rows], seen.key[rows[arrived[rows]]])
         now_ms = now_ns // 1_000_000
         keys = mix(seen.key, role)
-        # A copy of the same side from another tap already went on; or any, where one of the two taps is nobody's own.
-        late = self._recall(keys, seen.tap, now_ms)
+        # A copy of the same side from elsewhere already went on; or any, where one of the two taps is nobody's own.
+        late = self._recall(keys, place, now_ms)
         nobodys = role == 0
         if nobodys.any():
             for side in range(1, _SIDES + 1):
-                late[nobodys] |= self._recall(_keyed(seen.key[nobodys], side), seen.tap[nobodys], now_ms)
+                late[nobodys] |= self._recall(_keyed(seen.key[nobodys], side), place[nobodys], now_ms)
             self._has_nobodys = True
         if self._has_nobodys:
-            late |= ~nobodys & self._recall(_keyed(seen.key, 0), seen.tap, now_ms)
+            late |= ~nobodys & self._recall(_keyed(seen.key, 0), place, now_ms)
         kept &= ~late
-        self._remember(keys[kept], seen.tap[kept], now_ms)
+        self._remember(keys[kept], place[kept], now_ms)
         return kept, arrived
 
-    def _recall(self, keys: U64, taps: I64, now_ms: int) -> Bools:
-        """Rows whose key went on from another tap not long ago."""
+    def _recall(self, keys: U64, places: I64, now_ms: int) -> Bools:
+        """Rows whose key went on from another place not long ago."""
         at = self._slots(keys)
-        out: Bools = (self._key[at] == keys) & (self._tap[at] != taps)
+        out: Bools = (self._key[at] == keys) & (self._place[at] != places)
         if out.any():
             out &= self._is_fresh(at, now_ms)
         return out
@@ -146,11 +150,11 @@ class Once:
     def _is_fresh(self, at: I64, now_ms: int) -> Bools:
         return (self._time_ms[at] >= 0) & (now_ms - self._time_ms[at] < self._options.window_ns // 1_000_000)
 
-    def _remember(self, keys: U64, taps: I64, now_ms: int) -> None:
+    def _remember(self, keys: U64, places: I64, now_ms: int) -> None:
         at = self._slots(keys)
         others = self._key[at] != keys
         self.forgotten += int(np.count_nonzero(others & self._is_fresh(at, now_ms)))
-        self._key[at], self._tap[at], self._time_ms[at] = keys, taps, now_ms
+        self._key[at], self._place[at], self._time_ms[at] = keys, places, now_ms
 
     def _slots(self, keys: U64) -> I64:
         return (keys & np.uint64(self._options.slots - 1)).astype(np.int64)
@@ -173,13 +177,13 @@ def _keyed(key: U64, role: int) -> U64:
     return mix(key, np.full(len(key), role, np.int64))
 
 
-def _winners(key: U64, role: I64, rank: I64, tap: I64) -> Bools:
-    """Which of some rows with shared keys are kept: all rows of the best tap of each key and side; nobody's taps only where no own tap saw it."""
-    order = np.lexsort((tap, rank, role, key))
-    key, role, tap = key[order], role[order], tap[order]
+def _winners(key: U64, role: I64, rank: I64, place: I64) -> Bools:
+    """Which of some rows with shared keys are kept: all rows of the best place of each key and side; nobody's taps only where no own tap saw it."""
+    order = np.lexsort((place, rank, role, key))
+    key, role, place = key[order], role[order], place[order]
     starts = np.concatenate(([True], (key[1:] != key[:-1]) | (role[1:] != role[:-1])))
     group = np.cumsum(starts) - 1
-    best = tap == tap[np.flatnonzero(starts)][group]
+    best = place == place[np.flatnonzero(starts)][group]
     key_starts = np.concatenate(([True], key[1:] != key[:-1]))
     key_group = np.cumsum(key_starts) - 1
     has_own = np.bitwise_or.reduceat(role > 0, np.flatnonzero(key_starts))[key_group]

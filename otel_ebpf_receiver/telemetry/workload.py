@@ -6,7 +6,7 @@ Identity gives indices into its own table of workloads and may replace that tabl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -73,6 +73,8 @@ class Identified:
     """Which must not become metrics."""
     waits: Bools | None = None
     """Rows that are better asked about again in a moment, because somebody is about to be known."""
+    masked: Bools | None = None
+    """Rows whose client is hidden by a masquerade of this node; see `unmasked`."""
 
     def of(self, rows: npt.NDArray[np.intp] | Bools) -> Identified:
         """What it says about some rows."""
@@ -97,6 +99,23 @@ class Identified:
 
         reports = whole("report_server"), whole("report_client")
         return cls(many[0].workloads, whole("server"), whole("client"), *reports, whole("joined"))
+
+
+def unmasked(who: Identified, key: U64) -> Identified:
+    """The same with the clients that a masquerade hid, as far as their own rows are here too. `key` (n) is that of the exchange, equal at both
+    sides."""
+    asked = np.flatnonzero(who.report_client)
+    hidden = np.flatnonzero(who.report_server & who.masked) if who.masked is not None else asked[:0]
+    if not hidden.size or not asked.size:
+        return who
+    asked = asked[np.argsort(key[asked])]
+    at = asked[np.minimum(np.searchsorted(key[asked], key[hidden]), len(asked) - 1)]
+    is_same = key[at] == key[hidden]
+    hidden, at = hidden[is_same], at[is_same]
+    client, joined = who.client.copy(), who.joined.copy()
+    client[hidden] = client[at]
+    joined[hidden] = True if who.silent is None else ~who.silent.client[at]
+    return replace(who, client=client, joined=joined)
 
 
 class Identity(Protocol):

@@ -12,7 +12,8 @@ from otel_ebpf_receiver.identity.address import packed
 from otel_ebpf_receiver.identity.directory import Behind, Directory, Policy
 from otel_ebpf_receiver.identity.snapshot import SHARED, NetworkClaim, Snapshot, Trait
 from otel_ebpf_receiver.identity.static import Statics
-from otel_ebpf_receiver.telemetry.workload import Identified, Identity
+from otel_ebpf_receiver.telemetry.columns import Bools
+from otel_ebpf_receiver.telemetry.workload import Identified, Identity, unmasked
 from tests.identity.flows import ARRIVED, LEFT, Row, claim, flows, table
 
 PAIR_A, PAIR_B, UPLINK, LOOPBACK = 11, 12, 2, 1
@@ -121,6 +122,42 @@ def test_what_was_forwarded_is_not_the_nodes_own() -> None:
     row: Row = (UPLINK, LEFT, "192.168.0.1", 40000, "10.2.0.2", 80)
 
     assert shown(cluster().identify(flows(row), arrived=np.array([True]))) == (2, 4, "")
+
+
+@pytest.mark.parametrize("arrived", [np.array([True, True, True]), None], ids=["seen coming in", "not known"])
+def test_who_is_behind_a_masquerade_is_told_by_its_own_row(arrived: Bools | None) -> None:
+    """The row of the same exchange at the asker's pair names the client and the parent; rows of other exchanges do not."""
+    rows: list[Row] = [
+        (PAIR_A, ARRIVED, "10.1.0.2", 40000, "10.96.0.1", 80),
+        (PAIR_B, LEFT, "192.168.0.1", 40000, "10.1.0.3", 80),
+        (PAIR_B, LEFT, "192.168.0.1", 40001, "10.1.0.3", 80),
+    ]
+    named = cluster().identify(flows(*rows), arrived=arrived)
+
+    told = unmasked(named, np.array([7, 7, 8], np.uint64))
+
+    assert [shown(told, row) for row in range(3)] == [(0, 6, "C"), (0, 1, "Sj"), (2, 1, "S")]
+    assert shown(named, 1) == (2, 1, "S")
+
+
+def test_a_masked_client_whose_span_is_its_sdks_is_no_parent() -> None:
+    """It is named, but no CLIENT span is made here."""
+    traits = [POD | Trait.TRACED, *TRAITS[1:]]
+    rows: list[Row] = [(PAIR_A, ARRIVED, "10.1.0.2", 40000, "10.96.0.1", 80), (PAIR_A, LEFT, "192.168.0.1", 40000, "10.1.0.3", 80)]
+
+    told = unmasked(cluster(traits).identify(flows(*rows), arrived=np.array([True, True])), np.array([7, 7], np.uint64))
+
+    assert shown(told, 1) == (0, 1, "S")
+
+
+def test_a_node_that_asked_itself_hides_nobody() -> None:
+    """Nothing came in: the node's address is the node's."""
+    rows: list[Row] = [(PAIR_A, ARRIVED, "10.1.0.2", 40000, "10.96.0.1", 80), (PAIR_B, LEFT, "192.168.0.1", 40000, "10.1.0.3", 80)]
+
+    named = cluster().identify(flows(*rows), arrived=np.array([True, False]))
+
+    assert named.masked is not None
+    assert not named.masked.any()
 
 
 def test_without_kubernetes_the_servers_side_is_reported() -> None:

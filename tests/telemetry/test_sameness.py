@@ -57,6 +57,20 @@ def test_equal_keys_at_one_tap_are_two_exchanges() -> None:
     assert admit(once, records((7, VETH_A, LEFT, 900 * MS))) == [(7, VETH_A)]
 
 
+def test_a_call_that_turns_round_at_one_tap_is_one_exchange() -> None:
+    """In and out by one device: nobody's tap keeps the copy that leaves, at once or late; a workload's own keeps both sides."""
+    once = Once()
+
+    assert admit(once, records((7, BRIDGE, ARRIVED, 0), (7, BRIDGE, LEFT, 1), (8, VETH_A, ARRIVED, 0), (8, VETH_A, LEFT, 1))) == [
+        (7, BRIDGE),
+        (8, VETH_A),
+        (8, VETH_A),
+    ]
+    assert admit(once, records((7, BRIDGE, ARRIVED, 900 * MS), (9, UPLINK, ARRIVED, 900 * MS))) == [(9, UPLINK)]
+    assert admit(once, records((9, UPLINK, LEFT, 950 * MS)), 1050) == []
+    assert once.copies == 3
+
+
 def test_a_late_copy_is_dropped_within_the_window() -> None:
     """A copy that comes seconds later is still a copy; after the window it is an exchange of its own."""
     once = Once(OnceOptions(window_ns=5_000 * MS))

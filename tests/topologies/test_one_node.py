@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.topologies.stage import CLIENT, PORT, SERVER, counted, load, made_of, serving, spans, told
+from tests.topologies.stage import CLIENT, PORT, SERVER, Node, Pod, counted, load, made_of, serving, spans, told
 
 COUNT = 20
 
@@ -43,6 +43,70 @@ def test_a_service_by_its_address(tmp_path: Path, is_bridged: bool) -> None:
     assert {one.attributes["peer.service"] for one in answered.values()} == {"front"}
     assert {trace: one.parent for trace, one in answered.items()} == {trace: one.id for trace, one in asked.items()}
     assert {one.parent for one in asked.values()} == {b""}
+
+
+def allow_hairpin(node: Node, pod: Pod) -> None:
+    """As kube-proxy and the bridge plug-in do, so that a pod can be sent back to itself: its own address would be answered inside it."""
+    node.nft(f"post ip saddr {pod.address} ip daddr {pod.address} masquerade")
+    if node.is_bridged:
+        node.ns.ip("link", "set", f"h{node.pods.index(pod)}", "type", "bridge_slave", "hairpin", "on")
+
+
+@pytest.mark.parametrize("is_bridged", [True, False], ids=["bridge", "routed"])
+def test_a_pod_asks_its_own_service(tmp_path: Path, is_bridged: bool) -> None:
+    """Both sides cross one pair, the second behind a masquerade: CLIENT and SERVER of the same pod, in one trace, each naming the other."""
+    with made_of(tmp_path, is_bridged=is_bridged) as made:
+        (node,) = made.nodes
+        solo = node.pod("solo")
+        made.service("store", "10.96.0.1", solo)
+        allow_hairpin(node, solo)
+        with serving(solo), made.watched() as (watching,):
+            load(solo.command(), "http://10.96.0.1/self", COUNT)
+            assert watching.stop() == 0
+
+    asked = {one.trace: one for one in spans(watching, "/self") if one.kind == CLIENT}
+    answered = {one.trace: one for one in spans(watching, "/self") if one.kind == SERVER}
+    assert told(watching, "/self") == counted(watching) == {("C", solo.uid): COUNT, ("S", solo.uid): COUNT}
+    assert {trace: one.parent for trace, one in answered.items()} == {trace: one.id for trace, one in asked.items()}
+    assert {one.parent for one in asked.values()} == {b""}
+    assert {one.attributes["peer.service"] for one in asked.values()} == {"store"}
+    assert {one.attributes["peer.service"] for one in answered.values()} == {"solo"}
+
+
+@pytest.mark.parametrize("is_bridged", [True, False], ids=["bridge", "routed"])
+def test_a_container_asks_itself_where_nobody_is_known(tmp_path: Path, is_bridged: bool) -> None:
+    """Without Kubernetes only the server's side is told: once, though the call crosses its pair twice."""
+    with made_of(tmp_path, is_bridged=is_bridged) as made:
+        (node,) = made.nodes
+        solo = node.pod("solo")
+        made.service("store", "10.96.0.1", solo)
+        allow_hairpin(node, solo)
+        with serving(solo), made.watched(env={"OTEL_EBPF_RECEIVER_KUBERNETES_ENABLED": "false"}) as (watching,):
+            load(solo.command(), "http://10.96.0.1/self", COUNT)
+            assert watching.stop() == 0
+
+    assert {(one.kind, one.attributes["client.address"]) for one in spans(watching, "/self")} == {
+        (SERVER, f"10.{node.number + 1}.0.1" if is_bridged else node.address)
+    }
+    assert len(spans(watching, "/self")) == len({one.id for one in spans(watching, "/self")}) == COUNT
+
+
+def test_a_pod_asks_another_behind_a_masquerade(tmp_path: Path) -> None:
+    """By a Service that masquerades everything: the answerer sees the node, and is told who asked by the asker's own row."""
+    with made_of(tmp_path) as made:
+        (node,) = made.nodes
+        front, back = node.pod("front"), node.pod("back")
+        made.service("store", "10.96.0.1", back)
+        node.nft(f"post ip daddr {back.address} tcp dport {PORT} masquerade")
+        with serving(back), made.watched() as (watching,):
+            load(front.command(), "http://10.96.0.1/masked", COUNT)
+            assert watching.stop() == 0
+
+    asked = {one.trace: one.id for one in spans(watching, "/masked") if one.kind == CLIENT}
+    answered = [one for one in spans(watching, "/masked") if one.kind == SERVER]
+    assert told(watching, "/masked") == {("C", front.uid): COUNT, ("S", back.uid): COUNT}
+    assert {one.trace: one.parent for one in answered} == asked
+    assert {one.attributes["peer.service"] for one in answered} == {"front"}
 
 
 def test_a_pod_asks_somebody_outside(tmp_path: Path) -> None:
