@@ -45,7 +45,7 @@ class KnownByPort:
     def news(self) -> object:
         return None
 
-    def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None) -> Identified:
+    def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None, is_open: bool = False) -> Identified:
         server = (flows.server_port - 10000).astype(np.int32)
         n = len(server)
         client = (server + 1) % len(self._known)

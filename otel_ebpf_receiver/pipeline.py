@@ -6,7 +6,7 @@ requests go to sinks. Nothing here runs once per record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
@@ -144,6 +144,8 @@ class Line:
         """Makes the ids; replaced when the cluster is known from whose uid it comes."""
         self.relief: Callable[[int], float] = lambda taken: 1.0
         """The largest share of spans after a drain of so many records: metrics must not lose anything while there are spans to leave out."""
+        self.begun: Callable[[Source], Records | None] = lambda source: None
+        """Records of what has begun and not ended, by source; whoever can read them says so."""
         self.sinks: Sequence[Sink] = ()
         """Each gets every request of spans."""
         self.watchers: Sequence[Watcher] = ()
@@ -183,6 +185,7 @@ class Line:
 
     def collect(self, unix_ns: int, readers: Sequence[Reader] | None = None) -> list[Collection]:
         """One interval of metrics for each reader (None: all). Offer its payloads, and tell it by `commit` which were accepted: nothing is lost."""
+        self._count_active(unix_ns)
         collections = self.red.collect_for(self.red.readers if readers is None else readers, unix_ns)
         self._resources.retain(self.red.used | self._outbox.used)
         return collections
@@ -268,12 +271,39 @@ class Line:
     def _observe(self, view: View, who: Identified, spans: Sequence[_Taken], unix_ns: int) -> None:
         if not self._options.makes_metrics:
             return
-        taken = {one.kind: one for one in spans}
-        for points in view.points():
+        self.counts.observations += self._measure(view.points(), who, {one.kind: one for one in spans}, unix_ns)
+
+    def _measure(self, many: Iterable[Points], who: Identified, taken: Mapping[Kind, _Taken], unix_ns: int) -> int:
+        """Adds observations to the table; how many."""
+        count = 0
+        for points in many:
             side = (who.client if points.kind is Kind.CLIENT else who.server)[points.rows]
             resource = self._resources.numbers(who.workloads, side)
             self.red.observe(points, resource, _exemplars(points, taken.get(points.kind)), now=unix_ns)
-            self.counts.observations += len(points.values)
+            count += len(points.values)
+        return count
+
+    def _count_active(self, unix_ns: int) -> None:
+        """Sets what there is at this moment of what has begun and not ended."""
+        self.red.clear_levels()
+        for feed in self._feeds:
+            active = feed.source.active
+            records = self.begun(feed.source) if active and self._options.makes_metrics else None
+            if not active or records is None or not len(records):
+                continue
+            # Copies of these are at the same taps at the same time: none comes late, and none need be remembered.
+            once = Once(replace(self._options.once, slots=1))
+            records = once.admit(records, feed.decoder.seen, self.ranks, now_ns=unix_ns, is_last=True).records
+            view = feed.decoder.decode(records, self._clock.offsets_ns)
+            exports = feed.source.exports(view)
+            if exports and exports.own.any():
+                records = records[~exports.own]
+                if not len(records):
+                    continue
+                view = feed.decoder.decode(records, self._clock.offsets_ns)
+            who = self.identity.identify(view.flows, is_open=True)
+            view.attach(who, self.identity.name, self._routes)
+            self._measure(active(view), who, {}, unix_ns)
 
     def _encode(self, feed: _Feed, records: Records, view: View, who: Identified, spans: Sequence[_Taken]) -> None:
         for one in spans:

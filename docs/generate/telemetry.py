@@ -153,15 +153,20 @@ def kubernetes() -> tuple[str, ...]:
 def _metrics() -> Iterator[str]:
     always = {one.name for one in all_instruments(HttpOptions())}
     rows = []
-    for one in all_instruments(HttpOptions(body_sizes=True, first_byte=True)):
-        switch = "always" if one.name in always else "`metrics.body_sizes`" if one.unit == "By" else "`metrics.time_to_first_byte`"
+    switches = {"By": "`metrics.body_sizes`", "s": "`metrics.time_to_first_byte`", "{request}": "`metrics.active_requests`"}
+    for one in all_instruments(HttpOptions(body_sizes=True, first_byte=True, active=True)):
+        switch = "always" if one.name in always else switches[one.unit]
         rows.append((f"`{one.name}`", one.unit, f"`{metric_name(one.name, one.unit, is_counter=False)}`", switch, one.description))
-    yield "Histograms over every exchange, sampled or not.\n"
+    yield (
+        "Histograms over every exchange, sampled or not. `active_requests` is a sum that goes up and down: of the moment at which an interval is\n"
+        "collected, the requests whose head was seen whole and that have no final answer yet; 0 again when there are none.\n"
+    )
     yield _table(("metric", "unit", "in Prometheus", "when", ""), rows)
     server = [http.METHOD, http.STATUS, http.ERROR_TYPE, http.ROUTE, http.PROTOCOL_VERSION, http.URL_SCHEME]
     client = [http.METHOD, http.STATUS, http.ERROR_TYPE, http.URL_TEMPLATE, http.PROTOCOL_VERSION, http.SERVER_ADDRESS, http.SERVER_PORT]
     yield f"Attributes of `http.server.*`: {_listed(server)}.\n"
     yield f"Attributes of `http.client.*`: {_listed(client)}.\n"
+    yield f"Of these, `active_requests` has {_listed(server[:1] + server[-1:])} and {_listed(client[:1] + client[-2:])}.\n"
     yield (
         f"Beyond `telemetry.metrics.series_limit` series per workload and instrument observations go to one series with `{names.METRIC_OVERFLOW}`.\n"
         "In Prometheus `job` is `service.namespace/service.name` and `instance` is `service.instance.id`.\n"

@@ -105,6 +105,7 @@ class Agent:
         )
         self._line.sinks = [_Spans(one) for one in self._destinations if Signal.TRACES in one.signals]
         self._page = LivePage(self._health) if config.status.page else None
+        self._line.begun = lambda source: programs.open_records(source.kernel, source.dtype)
         self._relief = Relief(room)
         self._line.relief = lambda taken: self._relief.look(taken, time.monotonic())
         self._line.watchers = [*(Lines(one) for one in self._consoles), *([self._page] if self._page else [])]

@@ -90,6 +90,7 @@ def http_options(config: Config) -> HttpOptions:
         body_sizes=telemetry.metrics.body_sizes,
         size_bounds=telemetry.metrics.size_bounds_bytes,
         first_byte=telemetry.metrics.time_to_first_byte,
+        active=telemetry.metrics.active_requests,
         ignored_agents=telemetry.spans.ignored_agents,
     )
 

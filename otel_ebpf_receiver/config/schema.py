@@ -240,6 +240,7 @@ class Metrics:
         check=checks.rising,
         low=0,
     )
+    active_requests: bool = key(False, "Also http.server.active_requests and http.client.active_requests: requests without an answer.")
     time_to_first_byte: bool = key(False, "Also the time from the request's last byte to the answer's first.")
     series_limit: int = key(2000, "Series per workload and instrument; what comes later is one series with otel.metric.overflow.", low=1)
     memory_bytes: int = key(64 * MIB, "Memory of all series together.", unit="bytes", low=MIB)

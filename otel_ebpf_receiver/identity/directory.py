@@ -110,11 +110,12 @@ class Directory:
         """The snapshot, which is another one when something changed."""
         return self.snapshot
 
-    def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None) -> Identified:
+    def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None, is_open: bool = False) -> Identified:
         """Both sides of a batch. `has_waited`: these rows did, and are told for good.
 
         `arrived` (n): the exchange's request was seen coming in at another tap too, so that a node's address on it may be a masquerade;
-        None: not known, and then a node is not called the client of what reaches a pod here.
+        None: not known, and then a node is not called the client of what reaches a pod here. `is_open`: these exchanges have not ended and will be
+        asked for again; they do not wait, and count for nothing.
         """
         # hot: benchmarks/identity.py
         snapshot = self.snapshot
@@ -122,15 +123,16 @@ class Directory:
         behind = self._behind(flows.tap)
         if not snapshot.is_cluster:
             clients, servers = self._with_static(snapshot, flows, client.workload, server.workload)
-            return self._named(snapshot, clients, servers, self._plain_report(flows, behind, clients), np.zeros(len(behind), bool))
+            nobody = np.zeros(len(behind), bool)
+            return self._named(snapshot, clients, servers, self._plain_report(flows, behind, clients), nobody, is_open)
         report = _cluster_report(snapshot, flows, behind, client, server, arrived)
         waits = np.zeros(len(behind), bool)
         if has_waited:
             self._settle(flows, client, server, report.waits)
-        elif snapshot.is_current:
+        elif snapshot.is_current and not is_open:
             waits = self._unsettled(flows, client, server, report.waits)
         clients, servers = self._with_static(snapshot, flows, client.workload, server.workload)
-        return self._named(snapshot, clients, servers, report, waits)
+        return self._named(snapshot, clients, servers, report, waits, is_open)
 
     def name(self, address: bytes) -> str:
         """`service.namespace` of who has an address (16 bytes) now; empty: unknown."""
@@ -199,8 +201,9 @@ class Directory:
                 latest = int(flows.start_unix_ns[rows].max())
                 self._settled.update(dict.fromkeys(np.unique(key_of(*halves(addresses[rows]))).tolist(), latest))
 
-    def _named(self, snapshot: Snapshot, clients: Int32, servers: Int32, report: _Report, waits: Bools) -> Identified:
+    def _named(self, snapshot: Snapshot, clients: Int32, servers: Int32, report: _Report, waits: Bools, is_open: bool) -> Identified:
         n, policy, traits = len(waits), self._policy, snapshot.traits
+        is_final = ~waits & (not is_open)
         silent, uncounted = Sides(np.zeros(n, bool), np.zeros(n, bool)), Sides(np.zeros(n, bool), np.zeros(n, bool))
         for kind, side, is_reported in ((Kind.CLIENT, clients, report.client), (Kind.SERVER, servers, report.server)):
             is_wanted = np.where(side >= 0, traits[side] & _SELECTED != 0, snapshot.reports_unknown)
@@ -208,13 +211,13 @@ class Directory:
             is_reported &= is_wanted
             traced = is_reported & (traits[side] & _TRACED != 0) & policy.drops_instrumented_spans
             measured = is_reported & (traits[side] & _MEASURED != 0) & policy.drops_instrumented_metrics
-            self._count(deselected, traced, measured, ~waits)
+            self._count(deselected, traced, measured, is_final)
             # Who is told of in no way is not reported at all.
             is_reported &= ~(traced & measured)
             silent.of(kind)[:], uncounted.of(kind)[:] = traced, measured
         unnamed = (report.client & (servers < 0)) | (report.server & (clients < 0))
-        self.counters.unnamed_peers += int(np.count_nonzero(unnamed & ~waits))
-        self.counters.identified += int(np.count_nonzero(~waits))
+        self.counters.unnamed_peers += int(np.count_nonzero(unnamed & is_final))
+        self.counters.identified += int(np.count_nonzero(is_final))
         joined = report.server & (report.client | report.joined)
         return Identified(
             snapshot.workloads, servers, clients, report.server, report.client, joined, silent, uncounted, waits, report.masked

@@ -10,7 +10,7 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -219,24 +219,34 @@ class Programs:
     def open_requests(self) -> OpenRequests:
         """Walks the pending requests of all sources."""
         count, oldest = 0, 0
-        for name, walk in self._walks.items():
-            sent_at, start_at = self._pending[name]
-            size = self._maps[name].info.value_size
-            walk.restart()
-            over = False
-            while not over:
-                entries, over = walk.step()
-                if not entries:
-                    continue
-                values = np.frombuffer(walk.values.raw, np.uint8, entries * size).reshape(entries, size)
-                waiting = values[values[:, sent_at] == 0]
-                if not len(waiting):
-                    continue
+        for name in self._walks:
+            start_at = self._pending[name][1]
+            for waiting in self._waiting(name):
                 starts = waiting[:, start_at : start_at + 8].copy().view("<u8").ravel()
                 count += len(starts)
                 first = int(starts.min())
                 oldest = min(oldest, first) if oldest else first
         return OpenRequests(count, oldest)
+
+    def open_records(self, part: KernelPart, record: np.dtype[np.void]) -> np.ndarray[Any, np.dtype[np.void]]:
+        """What is known of the pending requests of one source, as records of its own; what has not come is 0 in them."""
+        # A record begins with the start of its request.
+        name, _, at = part.pending
+        found = [waiting[:, at : at + record.itemsize].copy() for waiting in self._waiting(name)]
+        whole = np.concatenate(found) if found else np.zeros((0, record.itemsize), np.uint8)
+        return whole.view(record).ravel()
+
+    def _waiting(self, name: str) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
+        """The entries of a map of pending requests that still are pending, as bytes, some at a time."""
+        walk, sent_at, size = self._walks[name], self._pending[name][0], self._maps[name].info.value_size
+        walk.restart()
+        over = False
+        while not over:
+            entries, over = walk.step()
+            values = np.frombuffer(walk.values.raw, np.uint8, entries * size).reshape(entries, size)
+            waiting = values[values[:, sent_at] == 0]
+            if len(waiting):
+                yield waiting
 
     def test_run(self, frame: bytes, *, time_ns: int = 0, ifindex: int = 0) -> None:
         """Runs the programs on one frame (Ethernet header and network packet, 14 to about 3,700 bytes). `time_ns`: the time its records get, 0: now."""

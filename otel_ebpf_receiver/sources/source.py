@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -92,6 +92,8 @@ class Source:
     has_copies: bool = True
     exports: Callable[[View], Exports | None] = lambda view: None
     """Finds telemetry among what is observed; None: there is none in this batch."""
+    active: Callable[[Any], Iterable[Points]] | None = None
+    """How many there are of what has begun and not ended, as points of instruments that are levels, from a view of such records; None: nobody asks."""
 
     @property
     def signals(self) -> frozenset[Signal]:

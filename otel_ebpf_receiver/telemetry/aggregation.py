@@ -28,6 +28,8 @@ class Aggregation(Protocol):
     exemplar_tag: int
     metric_tag: int
     bytes_per_series: int
+    has_deltas: bool
+    """Whether readers of differences get differences."""
 
     def grow(self, capacity: int) -> None: ...
     def reset(self, slots: Slots) -> None: ...
@@ -91,6 +93,7 @@ class Explicit:
 
     exemplar_tag = 0x42
     metric_tag = 9
+    has_deltas = True
 
     def __init__(self, bounds: tuple[float, ...], wanted: Wanted) -> None:
         self.bounds = np.array(bounds, np.float64)
@@ -177,6 +180,7 @@ class Counter:
     exemplar_tag = 0x2A
     metric_tag = 7
     places = 1
+    has_deltas = True
 
     def __init__(self, wanted: Wanted) -> None:
         self.bytes_per_series = 8 * (1 + wanted.deltas)
@@ -194,6 +198,9 @@ class Counter:
     def observe(self, slots: Slots, values: F64) -> npt.NDArray[np.intp]:
         np.add.at(self._values, slots, values.astype(np.int64))
         return np.zeros(len(slots), np.intp)
+
+    def clear(self) -> None:
+        self._values[:] = 0
 
     def total(self, slots: Slots) -> I64:
         return np.asarray(self._values[slots], np.int64)
@@ -222,6 +229,47 @@ class Counter:
 
     def tail(self, delta: int) -> bytes:
         return temporality(delta) + b"\x18\x01"
+
+
+class Level:
+    """How many there are: a sum that goes up and down, set anew before each collection and the same for every reader (OTLP's UpDownCounter)."""
+
+    exemplar_tag = 0x2A
+    metric_tag = 7
+    places = 1
+    bytes_per_series = 8
+    has_deltas = False
+
+    def __init__(self) -> None:
+        self._counter = Counter(Wanted())
+
+    def clear(self) -> None:
+        """None are there until they are observed again."""
+        self._counter.clear()
+
+    def grow(self, capacity: int) -> None:
+        self._counter.grow(capacity)
+
+    def reset(self, slots: Slots) -> None:
+        self._counter.reset(slots)
+
+    def observe(self, slots: Slots, values: F64) -> npt.NDArray[np.intp]:
+        return self._counter.observe(slots, values)
+
+    def changed(self, slots: Slots, delta: int) -> Slots:
+        return slots
+
+    def encode(self, slots: Slots, start: U64, now: int, behind: I64, delta: int) -> Objects:
+        return self._counter.encode(slots, start, now, behind, CUMULATIVE)
+
+    def freeze(self, slots: Slots, delta: int) -> None:
+        """It is no difference."""
+
+    def accept(self, delta: int, taken: Bools) -> None:
+        """Likewise."""
+
+    def tail(self, delta: int) -> bytes:
+        return temporality(CUMULATIVE)
 
 
 def open_point(rows: Rows) -> I64:

@@ -90,7 +90,7 @@ class SpanColumns:
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """A metric that a source declares. A histogram with `bounds`; a counter (monotonic sum) without."""
+    """A metric that a source declares. A histogram with `bounds`; without, a counter (monotonic sum), or (`is_level`) how many there are now."""
 
     name: str
     unit: str
@@ -98,6 +98,7 @@ class Instrument:
     bounds: tuple[float, ...] | None = None
     is_duration: bool = False
     """Durations may be asked for as base-2 exponential histograms and with bounds of the user's own."""
+    is_level: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class Exponential:
 
     exemplar_tag = 0x5A
     metric_tag = 10
+    has_deltas = True
     places = 8
 
     def __init__(self, wanted: Wanted) -> None:

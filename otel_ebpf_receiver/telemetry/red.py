@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from otel_ebpf_receiver.export.queue import Payload
-from otel_ebpf_receiver.telemetry.aggregation import CUMULATIVE, Aggregation, Counter, Explicit, Slots, Wanted
+from otel_ebpf_receiver.telemetry.aggregation import CUMULATIVE, Aggregation, Counter, Explicit, Level, Slots, Wanted
 from otel_ebpf_receiver.telemetry.columns import I64, Attributes, Instrument, Points
 from otel_ebpf_receiver.telemetry.exemplars import Exemplar, Sampled
 from otel_ebpf_receiver.telemetry.exponential import Exponential
@@ -156,7 +156,15 @@ class Red:
         # A series begins where the last collection ended: never after its first value, never before the end of an earlier life.
         series.observe(points, resource, sampled, now=now, start=self._collected, number=self._number)
 
+    def clear_levels(self) -> None:
+        """Of nothing is there anything, until it is observed again."""
+        for series in self._series.values():
+            if isinstance(series.aggregation, Level):
+                series.aggregation.clear()
+
     def _aggregation(self, instrument: Instrument) -> Aggregation:
+        if instrument.is_level:
+            return Level()
         if instrument.bounds is None:
             return Counter(self._wanted)
         if instrument.is_duration and self._options.histogram == "base2_exponential_bucket_histogram":

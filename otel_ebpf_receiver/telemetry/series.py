@@ -191,7 +191,7 @@ class Series:
     def points(self, reported: Slots, now: int, *, reader: int, delta: int) -> tuple[Objects, I64]:
         """The encoded points (n x 3 pieces) of series, and their sizes."""
         taken, start = self.taken[reader], self.start[reported]
-        if delta != CUMULATIVE:
+        if delta != CUMULATIVE and self.aggregation.has_deltas:
             start = np.maximum(start, taken.until[reported])
         exemplars = self.exemplars.encode(reported, self.aggregation.exemplar_tag, taken.number[reported])
         out = np.empty((len(reported), 3), object)

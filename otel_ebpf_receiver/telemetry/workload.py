@@ -125,7 +125,7 @@ class Identity(Protocol):
     def news(self) -> object:
         """Another object whenever something new is known: those who wait may be asked about again."""
 
-    def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None) -> Identified:
+    def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None, is_open: bool = False) -> Identified:
         """Looks a whole batch up. `has_waited`: these rows did, and are told for good.
 
         `arrived` (n): the request was seen coming in at a tap, so that a node's address on it may be a masquerade; None: not known.
@@ -145,7 +145,7 @@ class NoIdentity:
     def news(self) -> object:
         return None
 
-    def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None) -> Identified:
+    def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None, is_open: bool = False) -> Identified:
         n = len(flows.tap)
         unknown, no = np.full(n, -1, np.int32), np.zeros(n, bool)
         return Identified((), unknown, unknown, np.ones(n, bool), no, no)

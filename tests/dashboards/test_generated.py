@@ -34,7 +34,10 @@ def expressions(board: dict[str, Any]) -> Iterator[str]:
 
 def known() -> set[str]:
     """Names of every metric that the agent can export, as Prometheus has them."""
-    of_http = {metric_name(one.name, one.unit, is_counter=False) for one in all_instruments(HttpOptions(body_sizes=True, first_byte=True))}
+    of_http = {
+        metric_name(one.name, one.unit, is_counter=False)
+        for one in all_instruments(HttpOptions(body_sizes=True, first_byte=True, active=True))
+    }
     return of_http | {one.prometheus for one in own_instruments()}
 
 

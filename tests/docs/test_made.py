@@ -52,12 +52,14 @@ def emitted() -> line.Ran:
         {"target": "/sad", "status": 503},
         slots=2,
     )
-    options = HttpOptions(headers=("x-forwarded-for", "accept-language"), query=True, body_sizes=True, first_byte=True)
+    options = HttpOptions(headers=("x-forwarded-for", "accept-language"), query=True, body_sizes=True, first_byte=True, active=True)
     identity = line.Known(
         Workload({"service.name": "shop", "service.namespace": "front"}), Workload({"service.name": "caller", "service.namespace": "back"})
     )
     routes = RouteOptions((RoutePattern("/users/{id}"),))
-    return line.run(exchanges, options=options, identity=identity, routes=routes)
+    return line.run(
+        exchanges, options=options, identity=identity, routes=routes, begun=make({"status": 0, "response_start_ns": 0}, slots=2)
+    )
 
 
 def capped() -> line.Ran:

@@ -273,6 +273,21 @@ def test_a_pod_that_is_not_known_yet_waits_and_then_leaves() -> None:
     assert made.counters.identified == 2
 
 
+def test_what_has_not_ended_is_told_at_once_and_counts_for_nothing() -> None:
+    """Whoever is known of an open request is named; it does not wait, it is counted when it has ended, and it settles nothing for those that have."""
+    made = cluster(is_current=True)
+    row: Row = (PAIR_A, LEFT, "10.2.0.2", 40000, "10.1.0.77", 80)
+
+    opened = made.identify(flows(row, at_s=1000), is_open=True)
+    ended = made.identify(flows(row, at_s=1000))
+
+    assert shown(opened) == (4, -1, "Sj")
+    assert opened.waits is not None
+    assert ended.waits is not None
+    assert (bool(opened.waits[0]), bool(ended.waits[0])) == (False, True)
+    assert (made.counters.identified, made.counters.unnamed_peers) == (0, 0)
+
+
 def test_who_is_known_does_not_wait() -> None:
     """Nor do strangers from outside: nobody will ever know them."""
     named = cluster(is_current=True).identify(flows(*[row for row, _ in list(CASES.values())[:7]]))

@@ -63,6 +63,23 @@ def test_open_requests_are_seen() -> None:
         assert kernel.programs.open_requests().count == 0
 
 
+def test_open_requests_are_records_without_an_answer() -> None:
+    """What is known of each request that waits: who asked whom for what and since when, and nothing of how it will end."""
+    with loaded.kernel() as kernel:
+        made = kernel_source()
+        flows = asked(kernel, 700)
+        answered(kernel, flows[3])
+
+        records = kernel.programs.open_records(made.part, made.record)
+
+        assert sorted(bytes(one) for one in records["line"]) == sorted(b"GET /%d" % n for n in range(700) if n != 3)
+        assert {int(one) for one in records["method"]} == {1}
+        assert not any(records[name].any() for name in ("status", "response_start_ns", "error"))
+        assert int(records["request_start_ns"].min()) == kernel.programs.open_requests().oldest_ns
+        assert all(records["server_port"] > 0)
+        assert len(kernel.drain()) == 0
+
+
 def test_evicted_requests_are_counted() -> None:
     """More open requests than there is room for: the oldest are evicted, and opened = ended + open + evicted."""
     with loaded.kernel(kernel_source(pending=1024)) as kernel:

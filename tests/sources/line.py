@@ -52,7 +52,7 @@ class Known:
     def news(self) -> object:
         return None
 
-    def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None) -> Identified:
+    def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None, is_open: bool = False) -> Identified:
         n = len(flows.tap)
         out = Identified(
             self.workloads,
@@ -92,7 +92,7 @@ class Ran:
         self.line = line
         self.spans = [span for payload in sink.payloads for span in _spans(payload)]
         self.collection = line.collect(NOW + MS)[0]
-        self.points = [point for payload in self.collection.payloads for point in _points(payload)]
+        self.points = [point for payload in self.collection.payloads for point in points(payload)]
 
     def span(self, kind: int = SERVER) -> dict[str, Any]:
         (span,) = [span for span in self.spans if span["kind"] == kind]
@@ -121,6 +121,7 @@ def run(
     routes: RouteOptions | None = None,
     watchers: Sequence[Views] = (),
     sources: Sequence[Source] = (),
+    begun: Records | None = None,
 ) -> Ran:
     """Runs batches of one source (HTTP unless told otherwise) through a whole pipeline."""
     telemetry = TelemetryOptions(
@@ -132,7 +133,7 @@ def run(
     used = sources[0] if sources else source(options or HttpOptions())
     line = Line(telemetry, [(used, Feed(*batches))], identity or Known(), UnixClock(), start_unix_ns=START_NS - MS)
     sink = Sink()
-    line.sinks, line.watchers = [sink], watchers
+    line.sinks, line.watchers, line.begun = [sink], watchers, lambda source: begun
     for _ in batches:
         line.run(now_ns=NOW)
     line.run(now_ns=NOW, is_last=True)
@@ -175,7 +176,8 @@ def _spans(payload: Payload) -> list[dict[str, Any]]:
     ]
 
 
-def _points(payload: Payload) -> list[dict[str, Any]]:
+def points(payload: Payload) -> list[dict[str, Any]]:
+    """The points of one request as plain data."""
     return [
         {
             "resource": plain(resource.resource.attributes),
@@ -183,6 +185,7 @@ def _points(payload: Payload) -> list[dict[str, Any]]:
             "unit": metric.unit,
             "attributes": plain(point.attributes),
             "point": point,
+            "sum": metric.sum,
         }
         for resource in ExportMetricsServiceRequest.FromString(payload.body).resource_metrics
         for scope in resource.scope_metrics

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from otel_ebpf_receiver.pipeline import Line, TelemetryOptions
-from otel_ebpf_receiver.sources.http import source
+from otel_ebpf_receiver.pipeline import Counts, Line, TelemetryOptions
+from otel_ebpf_receiver.sources.http import names, source
 from otel_ebpf_receiver.sources.http.options import HttpOptions
 from otel_ebpf_receiver.telemetry.columns import Bools, Records
+from otel_ebpf_receiver.telemetry.red import MetricOptions, Temporality
 from otel_ebpf_receiver.telemetry.sameness import Ranks
 from otel_ebpf_receiver.telemetry.sampling import SamplingOptions
 from otel_ebpf_receiver.telemetry.workload import Flows, Identified, NoIdentity, Workload
-from tests.sources.line import NOW, Feed, Known, Ran, Sink, run
+from tests.sources.line import NOW, Feed, Known, Ran, Sink, points, run
 from tests.sources.records import MS, START_NS, UnixClock, make
 
 
@@ -157,7 +160,7 @@ def test_spans_that_wait_keep_the_names_of_their_time() -> None:
     """When identity has a new table of workloads, what was chosen under the old one is encoded with the old one's names."""
 
     class Changing(Known):
-        def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None) -> Identified:
+        def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None, is_open: bool = False) -> Identified:
             self.workloads = (Workload({"service.name": f"s{int(flows.server_port[0])}"}),)
             return super().identify(flows)
 
@@ -171,7 +174,7 @@ def test_rows_that_wait_are_told_once_and_the_books_balance() -> None:
     """Identity wants one of three rows to wait: two go on at once, the third when its time is over; what an agent of this kind sent is nobody's."""
 
     class Slow(Known):
-        def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None) -> Identified:
+        def identify(self, flows: Flows, *, has_waited: bool = False, arrived: Bools | None = None, is_open: bool = False) -> Identified:
             waits = (flows.client_port == 2) & ~np.array(has_waited)
             return replace(super().identify(flows), waits=waits)
 
@@ -190,3 +193,70 @@ def test_rows_that_wait_are_told_once_and_the_books_balance() -> None:
     counts = made.counts
     assert first == (2, 1)
     assert (counts.received, counts.copies, counts.exports, counts.admitted, made.waiting) == (4, 0, 1, 3, 0)
+
+
+class Begun:
+    """A line that is asked for open requests, and its points of them."""
+
+    def __init__(self, temporality: Temporality = "cumulative", *, is_on: bool = True, **who: bool) -> None:
+        self.records = make()
+        options = TelemetryOptions(bytes(16), {"service.name": "host"}, metrics=MetricOptions(temporality=temporality))
+        known = Known(Workload({"service.name": "shop"}), Workload({"service.name": "caller"}), None, **who)
+        made = source(HttpOptions(active=is_on))
+        self.line = Line(options, [(made, Feed(make()))], known, UnixClock(), start_unix_ns=START_NS)
+        self.line.begun = lambda source: self.records
+        self.now = NOW
+
+    def collect(self) -> list[dict[str, Any]]:
+        """Of the next interval, which is accepted."""
+        self.now += 1000 * MS
+        collection = self.line.collect(self.now)[0]
+        collection.commit()
+        return [point for payload in collection.payloads for point in points(payload)]
+
+
+def levels(found: Sequence[dict[str, Any]]) -> dict[tuple[str, str, str], int]:
+    """Whose, which way, what for: how many."""
+    return {
+        (one["resource"]["service.name"], one["metric"].split(".")[1], one["attributes"][names.METHOD]): one["point"].as_int
+        for one in found
+    }
+
+
+@pytest.mark.parametrize("temporality", ["cumulative", "delta"])
+def test_requests_under_way_are_a_level(temporality: Temporality) -> None:
+    """As many as there are at the moment, 0 when they have ended, whatever temporality others have; the attributes are those known before an answer."""
+    begun = Begun(temporality)
+    begun.records = make(*({"status": 0, "request_seq": number, "method": "PUT" if number == 4 else "GET"} for number in range(5)))
+
+    first = begun.collect()
+    second = begun.collect()
+    begun.records = make()
+    third = begun.collect()
+
+    both = {("shop", "server", "GET"): 4, ("shop", "server", "PUT"): 1, ("caller", "client", "GET"): 4, ("caller", "client", "PUT"): 1}
+    assert levels(first) == levels(second) == both
+    assert levels(third) == dict.fromkeys(both, 0)
+    assert {one["metric"] for one in first} == {"http.server.active_requests", "http.client.active_requests"}
+    assert {one["unit"] for one in first} == {"{request}"}
+    attributes = {one["metric"]: one["attributes"].keys() for one in first}
+    assert attributes["http.server.active_requests"] == {names.METHOD, names.URL_SCHEME}
+    assert attributes["http.client.active_requests"] == {names.METHOD, names.SERVER_ADDRESS, names.SERVER_PORT}
+    # A level has no difference: it began when its series did.
+    assert {one["point"].start_time_unix_nano for one in (*first, *second, *third)} == {START_NS}
+    assert all(not one["sum"].is_monotonic and one["sum"].aggregation_temporality == 2 for one in first)
+
+
+def test_requests_under_way_are_nobodys_twice() -> None:
+    """Of copies on stacked devices one counts, an agent's own export is none, and neither is told of where metrics are left to an SDK; no record is counted."""
+    begun, silenced, off = Begun(), Begun(uncounted=True), Begun(is_on=False)
+    own = {"status": 0, "request_seq": 9, "agent": "otel_ebpf_receiver/1.0", "tap": 7}
+    for one in (begun, silenced, off):
+        one.line.ranks = Ranks({7: 1, 8: 2})
+        one.records = make(*({"status": 0, "request_seq": 1, "request_ack": 1, "tap": tap} for tap in (7, 8)), own)
+
+    assert levels(begun.collect()) == {("shop", "server", "GET"): 1, ("caller", "client", "GET"): 1}
+    begun.records = make(own)
+    assert levels(begun.collect()) == {("shop", "server", "GET"): 0, ("caller", "client", "GET"): 0}
+    assert silenced.collect() == off.collect() == []
+    assert begun.line.counts == Counts()

@@ -16,6 +16,7 @@ NAME = "http"
 
 def source(options: HttpOptions) -> Source:
     """The HTTP source as the user wants it. CLIENT spans come first: a SERVER span may hang from one."""
+    from otel_ebpf_receiver.sources.http.columns import HttpView
     from otel_ebpf_receiver.sources.http.decoder import HttpDecoder
     from otel_ebpf_receiver.sources.http.exports import exports
     from otel_ebpf_receiver.sources.http.instruments import all_instruments
@@ -25,4 +26,13 @@ def source(options: HttpOptions) -> Source:
 
     compiled = kernel_source(options.target, options.headers)
     kinds = (Kind.CLIENT, Kind.SERVER)
-    return Source(NAME, compiled.part, compiled.record, all_instruments(options), kinds, lambda: HttpDecoder(options), exports=exports)
+    return Source(
+        NAME,
+        compiled.part,
+        compiled.record,
+        all_instruments(options),
+        kinds,
+        lambda: HttpDecoder(options),
+        exports=exports,
+        active=HttpView.active if options.active else None,
+    )

@@ -33,12 +33,13 @@ class Describe:
     def metric(self, row: int) -> Part:
         """Attributes of the metrics."""
         at = int(self._rows[row])
-        out = self._common(at)
-        if self._kind is Kind.SERVER:
-            out[names.URL_SCHEME] = self._scheme(at)
-        else:
-            out[names.SERVER_ADDRESS], out[names.SERVER_PORT] = self._view.server.of(at)
-        return Part(out)
+        return Part(self._common(at) | self._asked(at))
+
+    def active(self, row: int) -> Part:
+        """Attributes of the number of requests under way, of which it is not known how they will end."""
+        at = int(self._rows[row])
+        out: dict[str, AttributeValue] = {names.METHOD: METHODS[int(self._view.method[at])]}
+        return Part(out | self._asked(at))
 
     def outcome(self, row: int) -> Part:
         """Name, status, who was asked, and what tells how it went."""
@@ -88,6 +89,13 @@ class Describe:
             out[self._route] = route
         out[names.PROTOCOL_VERSION] = f"1.{view.records['minor'][at]}"
         return out
+
+    def _asked(self, at: int) -> dict[str, AttributeValue]:
+        """What was asked, as metrics of this side tell it."""
+        if self._kind is Kind.SERVER:
+            return {names.URL_SCHEME: self._scheme(at)}
+        address, port = self._view.server.of(at)
+        return {names.SERVER_ADDRESS: address, names.SERVER_PORT: port}
 
     def _scheme(self, at: int) -> str:
         return "https" if self._view.https[at] else "http"

@@ -16,7 +16,7 @@ from otel_ebpf_receiver.sources.http import names, target
 from otel_ebpf_receiver.sources.http.attributes import Describe
 from otel_ebpf_receiver.sources.http.authority import Named
 from otel_ebpf_receiver.sources.http.caches import IGNORED, Caches
-from otel_ebpf_receiver.sources.http.instruments import measured
+from otel_ebpf_receiver.sources.http.instruments import ACTIVE, measured
 from otel_ebpf_receiver.sources.http.options import HttpOptions
 from otel_ebpf_receiver.sources.http.record import METHODS, Error, Side
 from otel_ebpf_receiver.sources.source import Offsets, Rows
@@ -175,12 +175,21 @@ class HttpView:
             packed |= self.https[rows].astype(np.int64) << 40
         return packed.astype(np.uint64)
 
-    def points(self) -> Iterator[Points]:
+    def _measured_rows(self) -> Iterator[tuple[Kind, Rows]]:
+        """Rows that metrics of each kind are made of; only kinds that have any."""
         for kind in (Kind.SERVER, Kind.CLIENT):
             reported = self.wanted(kind) if self.who.uncounted is None else self.wanted(kind) & ~self.who.uncounted.of(kind)
-            rows = np.flatnonzero(reported)
-            if not rows.size:
-                continue
+            if (rows := np.flatnonzero(reported)).size:
+                yield kind, rows
+
+    def active(self) -> Iterator[Points]:
+        for kind, rows in self._measured_rows():
+            asked = self.https[rows].astype(np.uint64) if kind is Kind.SERVER else self.server.key[rows]
+            group = Group(mix(self.method[rows].astype(np.uint64), asked), Describe(self, kind, rows).active)
+            yield Points(ACTIVE[kind], kind, rows, np.ones(len(rows)), group)
+
+    def points(self) -> Iterator[Points]:
+        for kind, rows in self._measured_rows():
             describe = Describe(self, kind, rows)
             at: Picked = slice(None) if len(rows) == len(self.status) else rows
             key = mix(self.outcome(kind, at), self.route[at], *(() if kind is Kind.SERVER else (self.server.key[at],)))

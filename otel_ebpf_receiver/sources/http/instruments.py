@@ -29,6 +29,10 @@ FIRST_BYTE = {
         names.CLIENT_FIRST_BYTE, "s", "Time from the request's last byte to the answer's first.", BOUNDS_S, is_duration=True
     ),
 }
+ACTIVE = {
+    Kind.SERVER: Instrument(names.SERVER_ACTIVE, "{request}", "Number of active HTTP server requests.", is_level=True),
+    Kind.CLIENT: Instrument(names.CLIENT_ACTIVE, "{request}", "Number of active HTTP requests.", is_level=True),
+}
 _SIZES = {
     (Kind.SERVER, "request_body"): (names.SERVER_REQUEST_BODY, "Size of HTTP server request bodies."),
     (Kind.SERVER, "response_body"): (names.SERVER_RESPONSE_BODY, "Size of HTTP server response bodies."),
@@ -46,6 +50,7 @@ def all_instruments(options: HttpOptions) -> list[Instrument]:
     out = list(DURATION.values())
     out += FIRST_BYTE.values() if options.first_byte else ()
     out += size_instruments(options).values() if options.body_sizes else ()
+    out += ACTIVE.values() if options.active else ()
     return out
 
 

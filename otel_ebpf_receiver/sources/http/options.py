@@ -25,4 +25,5 @@ class HttpOptions:
     body_sizes: bool = False
     size_bounds: tuple[float, ...] = SIZE_BOUNDS
     first_byte: bool = False
+    active: bool = False
     ignored_agents: tuple[str, ...] = ()
