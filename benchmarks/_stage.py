@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import http.client
+import json
 import os
 import re
 import resource
@@ -203,6 +204,41 @@ def agent(
                 said = subprocess.run(command, env=around, capture_output=True, text=True, timeout=30, check=False)
                 raise SystemExit(f"the agent ended: {said.stderr}")
             yield running
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServer:
+    """The fake API server of the tests, in a process of its own beside the agent."""
+
+    process: subprocess.Popen[str]
+    env: Mapping[str, str]
+    """For an agent that follows it."""
+
+    def ask(self, line: str) -> dict[str, int]:
+        """Gives it a line of `tests.kubernetes.cluster`; the requests that it has had, by kind."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        found: dict[str, int] = json.loads(self.process.stdout.readline())
+        return found
+
+
+@contextlib.contextmanager
+def api_server(where: Stage, pods: int) -> Iterator[ApiServer]:
+    """A cluster of so many pods, of which one is the stage's."""
+    command = where.host.command(sys.executable, "-m", "tests.kubernetes.cluster", "--pods", str(pods), "--answering", SERVER)
+    with (
+        tempfile.NamedTemporaryFile("w") as file,
+        subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+    ):
+        try:
+            assert process.stdout
+            file.write(process.stdout.readline())
+            file.flush()
+            yield ApiServer(process, {"KUBECONFIG": file.name, "K8S_NODE_NAME": "node-0"})
+        finally:
+            process.terminate()
 
 
 def numbers(where: Stage, port: int, name: str) -> dict[str, float]:

@@ -7,6 +7,7 @@ The API server is the fake one of the tests, in a process of its own; everything
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import statistics
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import IO, Any
 
@@ -25,11 +27,13 @@ from otel_ebpf_receiver.identity.directory import Behind, Directory
 from otel_ebpf_receiver.identity.kubernetes.client import Access, Api
 from otel_ebpf_receiver.identity.kubernetes.cluster import Cluster
 from otel_ebpf_receiver.identity.kubernetes.rows import Options
+from otel_ebpf_receiver.identity.kubernetes.watch import Timing
 from otel_ebpf_receiver.identity.snapshot import Snapshot
 from otel_ebpf_receiver.telemetry.workload import Flows
 
 _ROUNDS = 7
 _EVENTS = 5000
+_HASTE = 60
 
 
 def main() -> None:
@@ -74,8 +78,8 @@ def _run(pods: int, services: int, peers: str) -> None:
 def _relay(to_agent: IO[str], from_agent: IO[str], to_server: IO[str], from_server: IO[str]) -> None:
     """Print what the agent's process says; what it wants of the server is passed on, and the answer back."""
     for line in from_agent:
-        if line.startswith("touch "):
-            to_server.write(line)
+        if line.startswith("ask "):
+            to_server.write(line.removeprefix("ask "))
             to_server.flush()
             to_agent.write(from_server.readline())
             to_agent.flush()
@@ -97,10 +101,38 @@ def _measure(peers: Any, kubeconfig: str) -> None:
     print(f"peers: {peers}: {dict(status.objects)}")
     print(f"  first snapshot            {first_s:7.2f} s    (CPU {cpu_s:.2f} s, imports of the client included; must be 3 s)")
     print(f"  RSS                       {_rss_mib():7.1f} MiB  ({base_mib:.1f} before: numpy and this package alone)")
-    print(f"  requests until then       {status.requests_total:7d}")
+    _requests(_ask("requests"))
     _events(cluster)
     _lookup(directory)
     cluster.stop()
+    _hour(peers, kubeconfig)
+
+
+def _ask(line: str) -> dict[str, int]:
+    """Gives the server a line of `tests.kubernetes.cluster`; the requests that it has had."""
+    print(f"ask {line}", flush=True)
+    asked: dict[str, int] = json.loads(sys.stdin.readline())
+    return asked
+
+
+def _requests(asked: dict[str, int]) -> None:
+    print(
+        f"  requests until then       {sum(asked.values()):7d}  ({', '.join(f'{kind} {count}' for kind, count in sorted(asked.items()))})"
+    )
+
+
+def _hour(peers: Any, kubeconfig: str) -> None:
+    """An hour of a cluster in which nothing happens, in a minute: watches of a sixtieth of their length."""
+    hour = Timing()
+    timing = replace(hour, watch_low_s=hour.watch_low_s / _HASTE, watch_high_s=hour.watch_high_s / _HASTE)
+    cluster = Cluster(Api(Access(kubeconfig)), Directory(is_cluster=True), Options("node-0"), peers=peers, timing=timing)
+    cluster.start()
+    _until(lambda: cluster.is_ready and not cluster.status().missing)
+    before = _ask("requests")
+    time.sleep(3600 / _HASTE)
+    after = _ask("requests")
+    cluster.stop()
+    print("  requests in an hour       " + ", ".join(f"{kind} {count - before.get(kind, 0)}" for kind, count in sorted(after.items())))
 
 
 def _events(cluster: Cluster) -> None:
@@ -118,8 +150,7 @@ def _touch(cluster: Cluster, rounds: int, count: int) -> tuple[float, int]:
     """CPU seconds of all threads but this one, and snapshots, while the server changes `count` pods in each of `rounds`."""
     before, built, cpu_s = _seen(cluster), cluster.status().snapshots_total, _others_cpu_s()
     for _ in range(rounds):
-        print(f"touch {count}", flush=True)
-        sys.stdin.readline()
+        _ask(f"touch {count}")
         time.sleep(0.05)
     _until(partial(_has_seen, cluster, before + rounds * count))
     time.sleep(1.0)
@@ -182,10 +213,10 @@ def _ns(call: Callable[[], object], rows: int) -> float:
     call()
     times = []
     for _ in range(_ROUNDS):
-        start_ns = time.perf_counter_ns()
+        start_ns = time.thread_time_ns()
         for _ in range(10):
             call()
-        times.append((time.perf_counter_ns() - start_ns) / 10 / rows)
+        times.append((time.thread_time_ns() - start_ns) / 10 / rows)
     return statistics.median(times)
 
 

@@ -1,4 +1,5 @@
-"""Is every exchange counted at saturation? With a backend that answers, and with one that is dead; and how long the ring holds out.
+"""Is every exchange counted at saturation? With a backend that answers, with one that is dead, and while everything that the agent knows of a
+cluster of 5,000 pods is listed anew; and how long the ring holds out.
 
     scripts/bench lossless           or: python benchmarks/lossless.py [--seconds N]
 
@@ -10,15 +11,34 @@ wrk leaves the requests unfinished that are under way when its time is over: at 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import threading
 import time
+from collections.abc import Iterator
 
-from benchmarks._stage import CLOSED_PORT, CONNECTIONS, SINK_PORT, STATUS_PORT, Stage, agent, exchanges, numbers, observed, sink, stage
+from benchmarks._stage import (
+    CLOSED_PORT,
+    CONNECTIONS,
+    SINK_PORT,
+    STATUS_PORT,
+    ApiServer,
+    Stage,
+    agent,
+    api_server,
+    exchanges,
+    numbers,
+    observed,
+    sink,
+    stage,
+)
 from benchmarks.machine import describe
 from otel_ebpf_receiver.config.schema import Config
 from otel_ebpf_receiver.sources.http.kernel import kernel_source
 
 AT_PER_S, MUST_MS = 100_000, 250
 INTERVAL_MS = 1000
+PODS = 5000
+ALL_PODS = {"OTEL_EBPF_RECEIVER_KUBERNETES_PEERS": "pods"}
 
 
 def ring_ms() -> tuple[int, float]:
@@ -36,13 +56,32 @@ def settled(where: Stage) -> int:
     return now
 
 
-def run(where: Stage, seconds: int, port: int, name: str) -> None:
-    env = {"OTEL_METRIC_EXPORT_INTERVAL": str(INTERVAL_MS)}
+@contextlib.contextmanager
+def relisting(api: ApiServer | None, seconds: int) -> Iterator[None]:
+    """Half way through, all that is known of the cluster is asked for again."""
+    if api is None:
+        yield
+        return
+    before, timer = api.ask("requests"), threading.Timer(seconds / 2, api.ask, ("relist",))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+    after = api.ask("requests")
+    print(
+        f"  listed anew meanwhile, in pages: { ({kind: after[kind] - count for kind, count in before.items() if kind.startswith('list')}) }"
+    )
+
+
+def run(where: Stage, seconds: int, port: int, name: str, api: ApiServer | None = None) -> None:
+    env = {"OTEL_METRIC_EXPORT_INTERVAL": str(INTERVAL_MS), **({**api.env, **ALL_PODS} if api else {})}
     with agent(where, exporters=("otlp", "prometheus"), endpoint=port, env=env) as running:
         # The page asked for here is an exchange as well: of what nginx has had and of what is counted, it is in the first figures.
         had, counted = where.answered() + 1, settled(where)
         cpu_s = running.cpu_s()
-        load = where.load(seconds)
+        with relisting(api, seconds):
+            load = where.load(seconds)
         cpu_s = running.cpu_s() - cpu_s
         counted = settled(where) - counted
         had = where.answered() - had
@@ -72,6 +111,8 @@ def main() -> None:
     with stage() as where, sink(where):
         run(where, options.seconds, SINK_PORT, "backend")
         run(where, options.seconds, CLOSED_PORT, "dead backend")
+        with api_server(where, PODS) as api:
+            run(where, options.seconds, SINK_PORT, f"backend, {PODS:,} pods listed anew", api)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from otel_ebpf_receiver.telemetry.columns import U8, U64
 _SPREAD = np.array(0xD6E8FEB86659FD93, np.uint64)
 _MULTIPLY = np.array(0x9E3779B97F4A7C15, np.uint64)
 _FOLD = np.array(32, np.uint64)
-_SPARSE_BITS = 3
-"""Slots for each address, as a power of two: at least 8, so that nearly all lie where they are looked for first."""
+_SPARSE_BITS = 4
+"""Slots for each address, as a power of two: at least 16, so that nearly all lie where they are looked for first."""
 
 
 def halves(addresses: U8) -> tuple[U64, U64]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from otel_ebpf_receiver.telemetry.columns import I64, U8, U64, Bools
 from otel_ebpf_receiver.telemetry.keys import runs
 from otel_ebpf_receiver.telemetry.workload import Workload
 
+_Group = TypeVar("_Group", int, I64)
 OPEN_NS = (1 << 63) - 1
 """End of a claim that has not ended."""
 NO_GROUP = -1
@@ -86,7 +88,8 @@ class Claims:
     end_ns: U64
     until_ns: U64
     workload: Int32
-    group: Int32
+    ports: I64
+    """Where the keys of the ports of its group begin; negative: it has none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,7 +102,7 @@ class Snapshot:
     claims: Claims
     earlier: I64
     """Where the earlier claims of each address begin; one element more says where the last of them end."""
-    port_keys: U64
+    port_keys: I64
     port_workload: Int32
     networks: Networks
     network_certainty: U8
@@ -127,7 +130,7 @@ class Snapshot:
             certainty[rest] = self.network_certainty.take(network)
         workload = claims.workload.take(row)
         if ports is not None and len(ports):
-            self._by_port(ports, claims.group.take(row[-len(ports) :]), workload[-len(ports) :])
+            self._by_port(ports, claims.ports.take(row[-len(ports) :]), workload[-len(ports) :])
         return Found(workload, certainty)
 
     def _search(self, rest: npt.NDArray[np.intp], row: npt.NDArray[np.intp], times: U64, certainty: U8) -> None:
@@ -146,19 +149,19 @@ class Snapshot:
                 left = ~hit
                 rest, holder, time, first, end = rest[left], holder[left], time[left], first[left], end[left]
 
-    def _by_port(self, ports: npt.NDArray[np.integer], group: Int32, workload: Int32) -> None:
+    def _by_port(self, ports: npt.NDArray[np.integer], begin: I64, workload: Int32) -> None:
         """Name more exactly, in place, what a port says more about."""
-        rows = np.flatnonzero(group != NO_GROUP)
-        if not rows.size:
+        rows = np.flatnonzero(begin >= 0)
+        if not rows.size or len(self.port_keys) == 1:
             return
         known, ports = workload.take(rows), ports.take(rows)
-        own = self._port(group.take(rows), ports)
-        is_node = self.traits.take(known) & _NODE != 0
-        shared = np.where(is_node, self._port(np.array(SHARED, np.int32), ports), np.int32(-1))
-        workload[rows] = np.where(own >= 0, own, np.where(shared >= 0, shared, known))
+        found = self._port(begin.take(rows) + ports)
+        shared = np.flatnonzero((found < 0) & (self.traits.take(known) & _NODE != 0))
+        if shared.size:
+            found[shared] = self._port(_ports_begin(SHARED) + ports.take(shared))
+        workload[rows] = np.where(found >= 0, found, known)
 
-    def _port(self, group: Int32, ports: npt.NDArray[np.integer]) -> Int32:
-        key = _port_key(group, ports)
+    def _port(self, key: npt.NDArray[np.integer]) -> Int32:
         entry = self.port_keys.searchsorted(key)
         return np.where(self.port_keys.take(entry) == key, self.port_workload.take(entry), np.int32(-1))
 
@@ -197,7 +200,13 @@ def build(
         workloads=tuple(workloads),
         traits=np.array([*traits, 0], np.uint16),
         holders=Holders(high[last], low[last]),
-        claims=Claims(*(columns[name].copy() for name in ("start_ns", "end_ns", "until_ns", "workload", "group"))),
+        claims=Claims(
+            start_ns=columns["start_ns"].copy(),
+            end_ns=columns["end_ns"].copy(),
+            until_ns=columns["until_ns"].copy(),
+            workload=columns["workload"].copy(),
+            ports=_ports_begin(columns["group"].astype(np.int64)),
+        ),
         earlier=len(last) + 1 + len(ranges) + np.concatenate(([0], np.cumsum(last - first))),
         port_keys=port_keys,
         port_workload=port_workload,
@@ -231,18 +240,19 @@ def _starts(high: U64, low: U64) -> Bools:
     return starts
 
 
-def _ports(ports: npt.NDArray[np.void]) -> tuple[U64, Int32]:
+def _ports(ports: npt.NDArray[np.void]) -> tuple[I64, Int32]:
     """Keys of ports in their order, and whose each is: -1 where rows disagree. One more key than there can be ends them."""
-    key = _port_key(ports["group"], ports["port"])
+    key = _ports_begin(ports["group"].astype(np.int64)) + ports["port"]
     order = np.argsort(key, kind="stable")
-    key, workload = np.append(key[order], ~np.uint64(0)), np.append(ports["workload"][order], np.int32(-1))
+    key, workload = np.append(key[order], np.int64(np.iinfo(np.int64).max)), np.append(ports["workload"][order], np.int32(-1))
     starts = runs(key)[:-1]
     is_one = np.minimum.reduceat(workload, starts) == np.maximum.reduceat(workload, starts)
     return key[starts], np.where(is_one, workload[starts], np.int32(-1))
 
 
-def _port_key(group: npt.NDArray[np.integer], port: npt.NDArray[np.integer]) -> U64:
-    return group.astype(np.uint64) << np.uint64(16) | port.astype(np.uint64)
+def _ports_begin(group: _Group) -> _Group:
+    """The key of port 0 of a group."""
+    return group << 16
 
 
 def empty(workloads: Sequence[Workload] = (), *, is_cluster: bool = False, is_current: bool = False) -> Snapshot:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections import Counter
 from typing import Any
 
-from tests.kubernetes.fakeapi import FakeApi, Object
+from tests.kubernetes.fakeapi import COLLECTIONS, FakeApi, Object
 
 NODE = "node-0"
 
@@ -136,26 +138,48 @@ def populate(api: FakeApi, *, pods: int, services: int, nodes: int) -> list[Obje
 
 
 def main() -> None:
-    """A server in a process of its own with a made-up cluster: prints its kubeconfig; a line `touch N` changes N pods of `NODE`."""
+    """A server in a process of its own with a made-up cluster: prints its kubeconfig, then a line for each that it is given.
+
+    `touch N` changes N pods of `NODE`; `relist` makes all watches begin anew; `requests` tells what was asked for, by kind of request.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--pods", type=int, default=5000)
     parser.add_argument("--services", type=int, default=500)
     parser.add_argument("--nodes", type=int, default=50)
+    parser.add_argument("--answering", help="address of one more pod of the node")
     options = parser.parse_args()
     with FakeApi() as api:
         made = populate(api, pods=options.pods, services=options.services, nodes=options.nodes)
         pods = [body for body in made if body["spec"]["nodeName"] == NODE]
+        if options.answering:
+            api.put(pod("answering", options.answering))
         print(api.kubeconfig(), flush=True)
         done = 0
         for line in sys.stdin:
-            first, done = done, done + int(line.split()[1])
-            for number in range(first, done):
-                pod = pods[number % len(pods)]
-                ready = {"type": "Ready", "status": str(number % 2 == 0)}
-                labels = {**pod["metadata"].get("labels", {}), "app.kubernetes.io/version": str(number)}
-                api.put({**pod, "metadata": {**pod["metadata"], "labels": labels}, "status": {**pod["status"], "conditions": [ready]}})
-            with api.state.changed:
-                print(len(api.state.requests), flush=True)
+            word, *rest = line.split()
+            if word == "touch":
+                _touch(api, pods, range(done, done + int(rest[0])))
+                done += int(rest[0])
+            elif word == "relist":
+                api.compact()
+                api.end_streams()
+            print(json.dumps(_asked(api)), flush=True)
+
+
+def _touch(api: FakeApi, pods: list[Object], numbers: range) -> None:
+    for number in numbers:
+        body = pods[number % len(pods)]
+        ready = {"type": "Ready", "status": str(number % 2 == 0)}
+        labels = {**body["metadata"].get("labels", {}), "app.kubernetes.io/version": str(number)}
+        api.put({**body, "metadata": {**body["metadata"], "labels": labels}, "status": {**body["status"], "conditions": [ready]}})
+
+
+def _asked(api: FakeApi) -> dict[str, int]:
+    """Requests by what they ask for: `list pods` (one a page), `watch pods`, `get replicasets`."""
+    with api.state.changed:
+        asked = [(one.path.split("/"), one.query) for one in api.state.requests]
+    verbs = ("watch" if query.get("watch") else "list" if f"/{'/'.join(path[1:])}" in COLLECTIONS else "get" for path, query in asked)
+    return dict(Counter(f"{verb} {path[-2 if verb == 'get' else -1]}" for verb, (path, _) in zip(verbs, asked, strict=True)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Who is behind an address, as the Kubernetes API server says: `cluster.Cluster` is the way in.
 
-Reading order: objects (JSON to values), rows and store (values to a snapshot), resources (what is asked), client and watch (how), cluster
+Reading order: decode and objects (JSON to values), rows and store (values to a snapshot), resources (what is asked), client and watch (how), cluster
 (all together). Only client and watch touch the outside world, and only client imports the `kubernetes` package, when it is first used.
 
 Permissions, all of them, for a ClusterRole:
