@@ -15,13 +15,16 @@
 
 // Through an argument: clang turns *(u64 *)&s->b[i] into eight byte loads, for it knows that b is not aligned.
 static __always_inline u64 load8(void *p) { return *(volatile u64 *)p; }
+static __always_inline u32 load4(void *p) { return *(volatile u32 *)p; }
+static __always_inline u16 load2(void *p) { return *(volatile u16 *)p; }
 static __always_inline void store8(void *p, u64 v) { *(volatile u64 *)p = v; }
 
 // Index of the lowest marked byte; marks are 0x80 bits.
 static __always_inline u32 first(u64 m) { m &= -m; return ((m >> 7) * 0x0001020304050607ULL) >> 56; }
 
-// Marks the bytes of w that equal c: exact up to and with the lowest one.
-static __always_inline u64 bytes_equal(u64 w, u8 c) { w ^= c * ONES; return (w - ONES) & ~w & HIGH; }
+// Marks the bytes of w that equal c: exact up to and with the lowest one. `raw_equal`: the same among bits that mean nothing, until & HIGH.
+static __always_inline u64 raw_equal(u64 w, u8 c) { w ^= c * ONES; return (w - ONES) & ~w; }
+static __always_inline u64 bytes_equal(u64 w, u8 c) { return raw_equal(w, c) & HIGH; }
 
 // Marks the bytes of w that are neither space nor tab, exactly.
 static __always_inline u64 not_space(u64 w) {

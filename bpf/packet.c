@@ -23,7 +23,6 @@ static __always_inline u32 after_tags(struct __sk_buff *skb, u32 *protocol) {
 static __always_inline u32 dissect(struct __sk_buff *skb, struct segment *p) {
   u32 protocol = V(skb->protocol), off = 0, total;
   struct { struct ipv4_header ip; struct tcp_header tcp; } h;
-  struct tcp_header tcp;
   if (unlikely(protocol == HTONS(ETH_P_8021Q) || protocol == HTONS(ETH_P_8021AD))) off = after_tags(skb, &protocol);
   if (protocol == HTONS(ETH_P_IP)) {
     u32 l3 = off, fits = !bpf_skb_load_bytes(skb, off, &h, sizeof h);
@@ -39,8 +38,7 @@ static __always_inline u32 dissect(struct __sk_buff *skb, struct segment *p) {
     if (unlikely(h.ip.fragment & HTONS(0x3fff))) return COUNT_fragment;
     if (unlikely(!fits)) return COUNT_malformed;
     off += ihl;
-    tcp = h.tcp;
-    if (unlikely(ihl != 20) && bpf_skb_load_bytes(skb, off, &tcp, sizeof tcp)) return COUNT_malformed;
+    if (unlikely(ihl != 20) && bpf_skb_load_bytes(skb, off, &h.tcp, sizeof h.tcp)) return COUNT_malformed;
     total = bpf_ntohs(h.ip.total);
     total = total ? l3 + total : p->length;                      // BIG TCP
     p->source[0] = p->destination[0] = 0;
@@ -66,17 +64,17 @@ static __always_inline u32 dissect(struct __sk_buff *skb, struct segment *p) {
       p->flags = next == IPPROTO_UDP;
       return COUNT_not_tcp;
     }
-    if (bpf_skb_load_bytes(skb, off, &tcp, sizeof tcp)) return COUNT_malformed;
+    if (bpf_skb_load_bytes(skb, off, &h.tcp, sizeof h.tcp)) return COUNT_malformed;
     p->source[0] = ip.source[0]; p->source[1] = ip.source[1];
     p->destination[0] = ip.destination[0]; p->destination[1] = ip.destination[1];
   } else return COUNT_not_ip;
-  u32 doff = (tcp.offset >> 4) * 4;
+  u32 doff = (h.tcp.offset >> 4) * 4;
   off += doff;
   if (unlikely(doff < 20 || total < off)) return COUNT_malformed;
   p->off = off; p->size = total - off;
-  p->flags = tcp.flags;
-  p->seq = bpf_ntohl(tcp.seq); p->ack = bpf_ntohl(tcp.ack);
-  p->source_port = bpf_ntohs(tcp.source); p->destination_port = bpf_ntohs(tcp.destination);
+  p->flags = h.tcp.flags;
+  p->seq = bpf_ntohl(h.tcp.seq); p->ack = bpf_ntohl(h.tcp.ack);
+  p->source_port = bpf_ntohs(h.tcp.source); p->destination_port = bpf_ntohs(h.tcp.destination);
   return COUNTERS;
 }
 
@@ -232,7 +230,7 @@ int packet(struct __sk_buff *skb) {
     V(*looks) = V(*looks) - 1;
   }
 
-  struct flow_key k = {};
+  struct flow_key k;                                            // no padding
   u32 back = p->source[0] > p->destination[0] || (p->source[0] == p->destination[0] && (p->source[1] > p->destination[1] ||
              (p->source[1] == p->destination[1] && p->source_port > p->destination_port)));
   p->direction = back;

@@ -105,25 +105,36 @@ static __always_inline void request_line(struct http_scratch *s, struct http_dir
   V(r->request_start_ns) = V(h->start_ns);
   p = &s->b[V(s->start) & HTTP_MASK];
   copy8(r->line, p, HTTP_NARROW / 8);
-  if (unlikely(V(s->to) > HTTP_NARROW)) {
+  n = V(s->to);
+  u32 whole = n & 2040;
+  u64 last = load8(p + whole) & ~(~0ULL << 8 * (n & 7));
+  if (unlikely(n > HTTP_NARROW)) {
     V(s->p.wide) = 1;
     copy8(r->line + HTTP_NARROW, p + HTTP_NARROW, (HTTP_LINE - HTTP_NARROW) / 8);
-    zero8(r->line + (V(s->to) & 2047), (HTTP_LINE - HTTP_NARROW) / 8);      // what follows the target; this also writes into b, below all that is still needed
-  } else zero8(r->line + (V(s->to) & 127), HTTP_NARROW / 8);
+    store8(r->line + whole, last);
+    zero8(r->line + whole + 8, (HTTP_LINE - HTTP_NARROW) / 8);              // what follows the target; this also writes into b, below all that is still needed
+  } else {
+    whole = V(s->to) & 120;
+    store8(r->line + whole, last);
+    zero8(r->line + whole + 8, HTTP_NARROW / 8);
+  }
 }
 
-// Copies the value at b[from..to) to s->field of the request's record, zero behind it, and its length to s->length.
+// Copies the value at b[from..to) to s->field of the request's record, which is zero, and its length to s->length. Words as they will be read again:
+// one that was written in two parts keeps the reader waiting.
 static __always_inline void keep(struct http_scratch *s) {
-  u8 *q = &s->b[V(s->from) & HTTP_MASK], *base = (u8 *)&s->p;
-  V(s->n) = V(s->to) - V(s->from);
-  if (V(s->n) > 255) V(s->n) = 255;
-  base[V(s->length) & 2047] = V(s->n);
-  if (V(s->n) > HTTP_AGENT) V(s->n) = HTTP_AGENT;
-  copy8(s->value, q, HTTP_AGENT / 8);
-  zero8(s->value + (V(s->n) & 127), HTTP_AGENT / 8);
-  u8 *to = base + (V(s->field) & 2047);
-  copy8(to, s->value, HTTP_TEXT / 8);
-  if (V(s->id) == H_AGENT) copy8(to + HTTP_TEXT, s->value + HTTP_TEXT, (HTTP_AGENT - HTTP_TEXT) / 8);
+  u8 *q = &s->b[V(s->from) & HTTP_MASK], *base = (u8 *)&s->p, *to = base + (V(s->field) & 2047);
+  u32 n = V(s->to) - V(s->from), room = V(s->id) == H_AGENT ? HTTP_AGENT : HTTP_TEXT;
+  base[V(s->length) & 2047] = n > 255 ? 255 : n;
+  V(s->n) = n > room ? room : n;
+#pragma unroll
+  for (u32 k = 0; k < HTTP_AGENT / 8; k++) {
+    if (V(s->n) < 8 * (k + 1)) break;
+    store8(to + 8 * k, load8(q + 8 * k));
+  }
+  n = V(s->n);
+  u32 whole = n & 120;
+  if (n & 7) store8(to + whole, load8(q + whole) & ~(~0ULL << 8 * (n & 7)));
 }
 
 // 16 or 8 lower-case hexadecimal digits as bytes; *bad gets marks. W3C Trace Context, 3.2.2.
@@ -208,10 +219,10 @@ static __always_inline void recognise(struct http_scratch *s, struct http_direct
 #ifndef HTTP_SLOT_BEGINS
 #define HTTP_SLOT_BEGINS
 #endif
-// Is the header that ends before b[next] none that matters, and does another follow? A look at four bytes, for most headers are such.
-static __always_inline u32 passes_over(struct http_scratch *s, struct http_direction *h, u32 line, u32 next) {
-  u32 x = *(volatile u32 *)&s->b[line & HTTP_MASK] | (u32)LOWER;
-  if (V(h->seen) & SKIP || (x & 0xff) - 'a' > 25 || s->b[next & HTTP_MASK] == '\r') return 0;
+// Is the header none that matters? A look at four bytes, for most headers are such.
+static __always_inline u32 passes_over(struct http_scratch *s, struct http_direction *h, u32 line) {
+  u32 x = load4(&s->b[line & HTTP_MASK]) | (u32)LOWER;
+  if (V(h->seen) & SKIP || (x & 0xff) - 'a' > 25) return 0;
   if (x == W4('c', 'o', 'n', 't') || x == W4('h', 'o', 's', 't') || x == W4('u', 's', 'e', 'r') || x == W4('t', 'r', 'a', 'c') || x == W4('t', 'r', 'a', 'n')) return 0;
   HTTP_SLOT_BEGINS
   V(h->header) = H_NONE;
@@ -229,11 +240,17 @@ static __always_inline void header(struct http_scratch *s, struct http_direction
   u32 id = V(s->id);
   if (!id) return;
   u32 from = line + V(s->k);
-  u64 lead = not_space(load8(&s->b[from & HTTP_MASK]));         // up to 8 bytes of white space on either side
-  V(s->from) = from + first(lead | 1ULL << 63);
-  u64 trail = not_space(load8(&s->b[(eol - 8) & HTTP_MASK]));
-  V(s->to) = eol - first(__builtin_bswap64(trail) | 1ULL << 63);
-  if (!lead || !trail) V(s->odd) = 1;
+  u64 lead = 1;
+  u16 begins = load2(&s->b[from & HTTP_MASK]);
+  V(s->from) = from + 1;
+  V(s->to) = eol;
+  if (unlikely((u8)begins != ' ' || begins >> 8 <= ' ' || s->b[(eol - 1) & HTTP_MASK] <= ' ')) {    // not as everybody writes it
+    lead = not_space(load8(&s->b[from & HTTP_MASK]));           // up to 8 bytes of white space on either side
+    V(s->from) = from + first(lead | 1ULL << 63);
+    u64 trail = not_space(load8(&s->b[(eol - 8) & HTTP_MASK]));
+    V(s->to) = eol - first(__builtin_bswap64(trail) | 1ULL << 63);
+    if (!lead || !trail) V(s->odd) = 1;
+  }
   from = V(s->from);
   u32 n = V(s->to) - from;
   if ((s32)n <= 0 && lead && !folded) { V(s->id) = 0; return; }
@@ -255,6 +272,13 @@ static __always_inline void header(struct http_scratch *s, struct http_direction
     u64 last = load8(&s->b[(V(s->to) - 8) & HTTP_MASK]), lower = last | LOWER, before = (last & 255) == ',' || !(not_space(last) & 0x80);
     if (V(s->odd) || n < 7 || lower >> 8 != W7('c', 'h', 'u', 'n', 'k', 'e', 'd') || (n > 7 && !before)) return;
     V(h->seen) = (V(h->seen) & ~CODED) | CHUNKED;
+    V(s->id) = 0;
+    return;
+  }
+  if (n <= 8) {
+    u64 v = decimal8(low << 4 * (8 - n) << 4 * (8 - n) | '0' * ONES >> 4 * n >> 4 * n, &bad);
+    if (bad || V(s->odd)) return;
+    content_length(h, v);
     V(s->id) = 0;
     return;
   }
@@ -288,8 +312,9 @@ static __always_inline void long_line(struct http_scratch *s, struct http_direct
 }
 
 // The line with a chunk's size has ended: its data are next. Not before, or what is left of the line would be taken for them.
-static __always_inline void chunk_begins(struct http_scratch *s, struct http_direction *h) {
-  V(s->d.left) = V(h->length);
+static __always_inline void chunk_begins(struct http_scratch *s, struct direction *d) {
+  struct http_direction *h = http_of(d);
+  V(d->left) = V(h->length);
   V(h->body) += V(h->length);
   V(h->phase) = V(h->length) ? CHUNK_DATA : TRAILERS;
 }
@@ -302,7 +327,7 @@ static __always_inline u32 small_chunks(struct http_scratch *s, struct http_dire
     u64 x = load8(&s->b[pos & HTTP_MASK]);
     u32 digits = first(not_hex(x) | 1ULL << 63), n = hex8(x << (64 - 8 * digits & 63) | '0' * ONES >> 8 * digits), at = pos + digits + 2;
     if (digits - 1 > 5 || !n || (s32)(V(s->end) - at - n) < 2) return 0;
-    if (*(volatile u16 *)&s->b[(at - 2) & HTTP_MASK] != CRLF || *(volatile u16 *)&s->b[(at + n) & HTTP_MASK] != CRLF) return 0;
+    if (load2(&s->b[(at - 2) & HTTP_MASK]) != CRLF || load2(&s->b[(at + n) & HTTP_MASK]) != CRLF) return 0;
     V(h->body) += n;
     V(s->pos) = V(s->line) = at + n + 2;
   }
@@ -319,7 +344,8 @@ static __always_inline void chunk_size_long(struct http_scratch *s, struct http_
 }
 
 // Size in hexadecimal; up to 15 digits here, more of them (zeros) in `http_odd`.
-static __always_inline void chunk_size(struct http_scratch *s, struct http_direction *h, u32 line, u32 cut) {
+static __always_inline void chunk_size(struct http_scratch *s, struct direction *d, u32 line, u32 cut) {
+  struct http_direction *h = http_of(d);
   u8 *p = &s->b[line & HTTP_MASK];
   u64 x = load8(p), m = not_hex(x);
   u32 digits = first(m | 1ULL << 63);
@@ -329,5 +355,5 @@ static __always_inline void chunk_size(struct http_scratch *s, struct http_direc
   u64 b = *(p + (digits & 15)) * ONES ^ W8(';', '\r', '\n', ' ', '\t', ';', ';', ';');      // what may follow: an extension, white space, the line's end
   if (!digits || !((b - ONES) & ~b & HIGH)) { fail(h, HTTP_COUNT_resync_syntax); return; }
   V(h->phase) = CHUNK_EXTENSION;
-  if (!cut) chunk_begins(s, h);
+  if (!cut) chunk_begins(s, d);
 }

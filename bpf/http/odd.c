@@ -23,7 +23,7 @@ static __always_inline void odd_chunk(struct http_scratch *s, struct http_direct
   }
   if (!V(s->from)) fail(h, HTTP_COUNT_resync_syntax);
   V(h->phase) = CHUNK_EXTENSION;
-  if (!V(s->cut)) chunk_begins(s, h);
+  if (!V(s->cut)) chunk_begins(s, &s->d);
 }
 
 // RFC 9110, 8.6: a list of equal numbers is that number.

@@ -151,13 +151,12 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
   s->m.flow = s->pm.flow = f->id;
   s->m.direction = 0; s->pm.direction = 1 + p->direction; s->pm.number = 0;
   __builtin_memcpy(&s->key, k, sizeof *k);
-  __builtin_memcpy(&s->d, d, CARRIED);
   if (unlikely(!h->cause && (h->line || h->seen & SKIP || (h->phase == HEAD && h->role == REQUEST)))) {
     struct http_part *part = http_partial.lookup(&s->pm);
     if (part) {
       copy8(&s->p, &part->p, sizeof s->p / 8);
       copy8(s->b, part->line, HTTP_CARRY / 8);
-    } else http_of(&s->d)->cause = HTTP_COUNT_resync_carry;
+    } else h->cause = HTTP_COUNT_resync_carry;
   }
   s->now = now; s->last_byte = size && !(h->uncertain && !d->left) ? now : before; s->before = before;
   s->line = HTTP_CARRY - h->line;
@@ -171,6 +170,16 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
   s->paired = s->certain && o->losses == o->healed;
   s->exact = s->paired && (s32)(p->ack - other->next) <= 0 && other->ahead == other->ahead_end;
   s->unseen = (s32)(p->ack - other->next) > 0 ? p->ack - other->next : 0;
-  programs.call(skb, PROGRAM_http_stream);
-  return 0;
+  u64 n = size < HTTP_WINDOW ? size : HTTP_WINDOW;
+  if (h->phase < FIXED && !h->cause && n && s->nxt + n <= s->there) {     // the first window; `run` loads the others
+    n = n - 1; barrier_var(n); n &= HTTP_WINDOW - 1; n = n + 1; barrier_var(n);
+    if (!bpf_skb_load_bytes(skb, s->nxt, s->b + HTTP_CARRY, n)) { s->nxt += n; s->end += n; }
+  }
+  d = &f->d[V(p->direction) & 1];                               // from memory: one state to the verifier, whichever it is
+  u32 next = run(skb, s, d, HTTP_FIRST_STEPS);
+  if (unlikely(next)) {
+    __builtin_memcpy(&s->d, d, CARRIED);
+    programs.call(skb, next);
+  }
+  return leave_direction(skb, s, f, d);
 }

@@ -32,9 +32,10 @@ static __always_inline void send(struct http_scratch *s, struct http_pending *p)
   c->n[error == HTTP_ERROR_NONE ? HTTP_COUNT_answered : error == HTTP_ERROR_RESET ? HTTP_COUNT_reset : HTTP_COUNT_closed]++;
 }
 
-// A message is complete, or as complete as it will ever be known to be; p: its request, where it is at hand. As a rule the request was complete before its response began, and the response
-// sends the record. Else the side that finds both complete and wins the delete sends it.
-static __always_inline void finish(struct http_scratch *s, struct http_direction *h, u32 flags, struct http_pending *p) {
+// A message is complete, or as complete as it will ever be known to be; p: its request, where it is at hand. As a rule the request was complete before its
+// response began, and the response sends the record. Else the side that finds both complete and wins the delete sends it.
+static __always_inline void finish(struct http_scratch *s, struct direction *d, u32 flags, struct http_pending *p) {
+  struct http_direction *h = http_of(d);
   V(s->k) = flags | V(h->uncertain);
   V(h->uncertain) = 0;
   V(s->n) = V(h->number);
@@ -43,13 +44,13 @@ static __always_inline void finish(struct http_scratch *s, struct http_direction
   if (!p) p = find(&s->m, V(s->n));
   if (!p) return;
   if (V(h->role) == REQUEST) {
-    p->r.request_body = V(h->body) - V(s->d.left);
+    p->r.request_body = V(h->body) - V(d->left);
     p->r.request_end_ns = V(s->ended_ns);
     p->r.flags |= V(s->k);
     V(p->req_done) = 1;
     if (!V(p->resp_done)) return;
   } else {
-    p->r.response_body = V(h->body) - V(s->d.left);
+    p->r.response_body = V(h->body) - V(d->left);
     p->r.response_end_ns = V(s->ended_ns);
     p->flags |= V(s->k);
     V(p->resp_done) = 1;
@@ -79,11 +80,13 @@ static __always_inline void copy_pending(struct http_pending *to, struct http_pe
 static __always_inline void open_request(struct http_scratch *s, struct http_direction *h) {
   struct http_pending *n = &s->p;
   struct http_record *r = &n->r;
-  u64 *from = V(s->direction) ? s->key.b : s->key.a, *to = V(s->direction) ? s->key.a : s->key.b;     // the client is b when it sends from b to a
-  copy8(r->client_address, from, 2);
-  copy8(r->server_address, to, 2);
-  V(r->client_port) = V(s->direction) ? s->key.port_b : s->key.port_a;
-  V(r->server_port) = V(s->direction) ? s->key.port_a : s->key.port_b;
+  u32 side = V(s->direction) & 1;                               // the client is b when it sends from b to a
+  u8 *client = (u8 *)s->key.a + 16 * side, *server = (u8 *)s->key.a + 16 * (side ^ 1);
+  copy8(r->client_address, client, 2);
+  copy8(r->server_address, server, 2);
+  u16 *ports = &s->key.port_a;
+  V(r->client_port) = V(ports[side]);
+  V(r->server_port) = V(ports[!side]);
   V(r->tap) = V(s->ifindex);
   V(r->direction) = V(s->leaving) ? HTTP_DIRECTION_LEFT : HTTP_DIRECTION_ARRIVED;
   V(r->request_end_ns) = V(s->now);

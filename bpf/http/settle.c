@@ -27,7 +27,7 @@ int http_settle(struct __sk_buff *skb) {
   u32 certain = V(s->certain) && role == REQUEST;
   if (phase >= CHUNK_SIZE && phase < DONE) {
     V(s->ended_ns) = V(s->before);
-    finish(s, h, HTTP_FLAG_UNCERTAIN_END | (phase == FIXED ? 0 : HTTP_FLAG_UNCERTAIN_SIZE), 0);
+    finish(s, &s->d, HTTP_FLAG_UNCERTAIN_END | (phase == FIXED ? 0 : HTTP_FLAG_UNCERTAIN_SIZE), 0);
     more = 0;
   }
   u32 number = V(h->number), losses = V(h->losses), seen = V(h->seen);

@@ -11,6 +11,9 @@
 #ifndef HTTP_STEPS
 #define HTTP_STEPS 96            // steps of one run: 33 runs a frame hold 64 KiB of the smallest messages. The verifier walks each
 #endif
+#ifndef HTTP_FIRST_STEPS
+#define HTTP_FIRST_STEPS 24      // the same in the packet program: enough for most heads
+#endif
 #ifndef HTTP_CHUNKS
 #define HTTP_CHUNKS 4            // small chunks of one step
 #endif
@@ -75,7 +78,8 @@ struct http_scratch {
                                                                 // of the other direction; certain: so far, the numbers of requests are; paired: of responses too; exact: and
                                                                 // all that was acknowledged was seen;
                                                                 // unseen: what it sent was acknowledged further than it was seen
-  u32 carried, tentative, retry, leaving, ifindex, entered_by_stream, reset, finished, certain_end, begun, last, response, both, status, skipped, partly, same;                       // the line in hand began earlier; it need not be a start line; one may come after a loss; the packet leaves by the tap
+  // the line in hand began earlier; it need not be a start line; one may come after a loss; the packet leaves by the tap
+  u32 carried, tentative, retry, leaving, ifindex, entered_by_stream, reset, finished, certain_end, begun, last, response, both, status, skipped, partly, same;
   u32 start, nl, eol, cut, from, to, id, k, n, odd, sure, next_phase, field, length, early, ready;                        // the line in hand; a value in it
 };
 

@@ -13,6 +13,7 @@ FILES = (
     "http/state.h",
     "http/pair.h",
     "http/line.h",
+    "http/run.h",
     "http/owner.h",
     "http/stream.c",
     "http/settle.c",
