@@ -26,14 +26,16 @@ ETCD, PEER, PORT = "http://127.0.0.1:2379", "http://127.0.0.1:2380", 6443
 URL = f"https://127.0.0.1:{PORT}"
 ADMIN = "admin-token"
 SERVICES = "10.96.0.0/16"
+LISTS_ARE_LISTS = "--feature-gates=WatchList=false"
+"""etcd 3.4 has not what lists by watch need. A server that offers them all the same ends the watches of kwok, which then sees changes late."""
 MANIFESTS = ROOT / "config/kubernetes/otel-ebpf-receiver.yaml"
 Object = dict[str, Any]
 
 
 class ApiServer:
-    """etcd and the API server of one cluster; files of both are in `folder`."""
+    """etcd and the API server of one cluster; files of both are in `folder`. `has_controllers`: a controller manager makes every namespace's accounts."""
 
-    def __init__(self, here: Namespace, folder: Path) -> None:
+    def __init__(self, here: Namespace, folder: Path, *, has_controllers: bool = False) -> None:
         self.here, self.folder = here, folder
         self.certificate = folder / "certificates/apiserver.crt"
         self.key = folder / "accounts.key"
@@ -66,7 +68,7 @@ class ApiServer:
             f"--service-account-signing-key-file={self.key}",
             "--endpoint-reconciler-type=none",
             # Without a controller manager no namespace has a default account, and every pod would be refused.
-            "--disable-admission-plugins=ServiceAccount",
+            *([LISTS_ARE_LISTS] if has_controllers else ["--disable-admission-plugins=ServiceAccount"]),
         ]
         self.server = self._server()
 
@@ -185,9 +187,9 @@ def collection(body: Mapping[str, Any], namespace: str) -> str:
 
 
 @contextlib.contextmanager
-def apiserver(here: Namespace, folder: Path) -> Iterator[ApiServer]:
+def apiserver(here: Namespace, folder: Path, *, has_controllers: bool = False) -> Iterator[ApiServer]:
     """A fresh cluster without a node, ready."""
-    made = ApiServer(here, folder)
+    made = ApiServer(here, folder, has_controllers=has_controllers)
     try:
         made.start()
         # The controllers inside the API server make these a moment after it is ready.

@@ -30,6 +30,7 @@ class Span:
     name: str
     kind: int
     status: int
+    start_ns: int
     attributes: dict[str, Any]
     resource: Resource
 
@@ -100,7 +101,8 @@ class Collector:
             for one in scope.get("spans", []):
                 ids = (one["traceId"], one["spanId"], one.get("parentSpanId", ""))
                 status = one.get("status", {}).get("code", 0)
-                found.append(Span(*ids, one["name"], one["kind"], status, plain(one["attributes"]), resource))
+                start_ns = int(one["startTimeUnixNano"])
+                found.append(Span(*ids, one["name"], one["kind"], status, start_ns, plain(one["attributes"]), resource))
         return found
 
     def points(self, metric: str) -> list[Point]:

@@ -87,10 +87,12 @@ def routed_pod(host: Namespace, name: str, address: str) -> Iterator[Namespace]:
         yield pod
 
 
-def forward_service(host: Namespace, address: str, port: int, target: str, target_port: int = PORT) -> None:
-    """What kube-proxy does for a Service with one endpoint: its address becomes the pod's."""
-    rule = f"ip daddr {address} tcp dport {port} dnat to {target}:{target_port}"
-    table = f"table ip services {{\n chain pre {{\n type nat hook prerouting priority -100\n {rule}\n }}\n}}\n"
+def forward_service(host: Namespace, address: str, port: int, *targets: str, target_port: int = PORT) -> None:
+    """What kube-proxy does for a Service: its address becomes that of one endpoint after the other. Replaces what was forwarded before."""
+    turns = ", ".join(f"{turn} : {target} . {target_port}" for turn, target in enumerate(targets))
+    rule = f"ip daddr {address} tcp dport {port} dnat ip to numgen inc mod {len(targets)} map {{ {turns} }}"
+    chain = f"chain pre {{\n type nat hook prerouting priority -100\n {rule}\n }}"
+    table = f"table ip services {{}}\ndelete table ip services\ntable ip services {{\n {chain}\n}}\n"
     subprocess.run(host.command("nft", "-f", "-"), input=table, text=True, check=True, capture_output=True)
 
 
@@ -202,8 +204,8 @@ def send(
 class Load:
     """Requests in the background, about so many a second, until the end of the `with` block or `stop`."""
 
-    def __init__(self, node: Node, paths: Sequence[str], *, per_second: float) -> None:
-        self._client = Client(node.shop, API)
+    def __init__(self, node: Node, paths: Sequence[str], *, per_second: float, address: str = API) -> None:
+        self._client = Client(node.shop, address)
         self._paths, self._pause_s = paths, 1 / per_second
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
