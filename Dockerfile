@@ -1,7 +1,7 @@
 # docker build -t otel-ebpf-receiver:0.1.0 .
 #
 # Two stages on one Debian: the first makes the Python environment, the second holds it beside the distribution's bcc. scripts/image makes the same
-# file system without an engine.
+# file system without an engine; scripts/dockerfile builds this file by buildah, without a registry.
 
 FROM debian:trixie-slim AS environment
 RUN apt-get -qq update && apt-get -qq -y install --no-install-recommends ca-certificates python3 python3-venv
@@ -26,8 +26,9 @@ RUN ln -s /opt/otel-ebpf-receiver/bin/otel-ebpf-receiver /usr/local/bin/otel-ebp
 # The kernel programs, compiled ahead, where the builder may call bpf(2): `podman build --cap-add=BPF,PERFMON,NET_RAW --security-opt=seccomp=unconfined`.
 # Elsewhere each start compiles them, in a second and with 124 MiB more.
 RUN otel-ebpf-receiver run --exporter none > /tmp/ready 2> /tmp/log & agent=$!; \
-    for _ in $(seq 100); do grep -q ready /tmp/ready && break; kill -0 $agent || break; sleep 0.1; done; \
-    kill $agent && wait $agent || cat /tmp/log; rm -f /tmp/ready /tmp/log
+    for _ in $(seq 300); do grep -q ready /tmp/ready && break; kill -0 $agent || break; sleep 0.1; done; \
+    kill $agent && wait $agent || cat /tmp/log; rm -f /tmp/ready /tmp/log; \
+    ls /var/cache/otel-ebpf-receiver/*.json || echo "not compiled ahead: each start does it"
 # UID 0: Kubernetes gives no ambient capabilities, so BPF, PERFMON and NET_RAW would not reach another. Nothing else is needed.
 USER 0:0
 STOPSIGNAL SIGTERM

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from playwright.sync_api import Page
+from playwright.sync_api import CDPSession, Page
 
 from benchmarks._stage import SERVER, STATUS_PORT, Stage, agent, exchanges, sink, stage, started
 from benchmarks.machine import describe, median, spread
@@ -84,11 +84,14 @@ def once(where: Stage, page: str, viewers: int, options: argparse.Namespace) -> 
 
 @dataclass(frozen=True, slots=True)
 class Felt:
-    """What somebody who looks at the page notices. Milliseconds; `gaps` between frames, `tasks` over 50 ms, `clicks` to the next frame but one."""
+    """What somebody who looks at the page notices. Milliseconds; `gaps` between frames, `tasks` over 50 ms, `clicks` to the next frame but one; `busy`
+    is the processor time of the browser's main thread, of a core.
+    """
 
     gaps: list[float]
     tasks: list[float]
     clicks: list[float]
+    busy: float
     per_s: float
 
     def __str__(self) -> str:
@@ -97,8 +100,13 @@ class Felt:
         return (
             f"{1000 * len(gaps) / sum(gaps):5.1f} frames/s; between two {gaps[len(gaps) // 2]:.0f} ms, 99 % {gaps[len(gaps) * 99 // 100]:.0f}, "
             f"longest {gaps[-1]:.0f}, {over} over 100; {len(self.tasks)} tasks over 50 ms, longest {max(self.tasks, default=0):.0f}; "
-            f"a click {median(self.clicks):.0f} (longest {max(self.clicks):.0f}); {self.per_s:,.0f} exchanges/s"
+            f"main thread {self.busy:.0%} of a core; a click {median(self.clicks):.0f} (longest {max(self.clicks):.0f}); {self.per_s:,.0f} exchanges/s"
         )
+
+
+def thread_s(session: CDPSession) -> float:
+    """Processor time that the page's main thread has taken since the session was opened."""
+    return float(next(one["value"] for one in session.send("Performance.getMetrics")["metrics"] if one["name"] == "ThreadTime"))
 
 
 def felt(where: Stage, page: Page, seconds: float) -> Felt:
@@ -107,12 +115,15 @@ def felt(where: Stage, page: Page, seconds: float) -> Felt:
     page.locator("#connection", has_text="live").wait_for()
     time.sleep(SETTLE_S)
     page.evaluate(WATCH)
-    counted, start_s = exchanges(where), time.monotonic()
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+    counted, spent_s, start_s = exchanges(where), thread_s(session), time.monotonic()
     time.sleep(seconds)
-    per_s = (exchanges(where) - counted) / (time.monotonic() - start_s)
+    elapsed_s = time.monotonic() - start_s
+    busy, per_s = (thread_s(session) - spent_s) / elapsed_s, (exchanges(where) - counted) / elapsed_s
     seen = page.evaluate("seen")
     clicks = [float(page.evaluate(CLICK)) for _ in range(CLICKS)]
-    return Felt(seen["gaps"], seen["tasks"], clicks, per_s)
+    return Felt(seen["gaps"], seen["tasks"], clicks, busy, per_s)
 
 
 def look(where: Stage, options: argparse.Namespace) -> dict[str, Felt]:

@@ -23,7 +23,10 @@ from tests.capture.namespaces import Namespace, namespace
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
-    path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "config").rglob("*.md")) if "site" not in path.parts
+    path
+    for folder in (".", "docs", "config", "otel_ebpf_receiver", "tests")
+    for path in (ROOT.glob("*.md") if folder == "." else (ROOT / folder).rglob("*.md"))
+    if not {"site", "vendor"} & set(path.parts)
 )
 FENCE = re.compile(r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<language>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 LANGUAGES = {"sh", "yaml", "text", "c", "python", "json", "promql", ""}
@@ -126,7 +129,9 @@ def test_blocks_say_what_they_are(page: Path) -> None:
         assert block.language in LANGUAGES, (page.name, block.line)
         if block.language == "sh" and block.mark:
             assert block.is_background or re.fullmatch(r"not run: .{8,}", block.mark), (page.name, block.line)
-    assert page.read_text().count("\n```") % 2 == 0
+    text = page.read_text()
+    assert text.count("\n```") % 2 == 0
+    assert not re.search(r"^([ \t>]+```|~~~)", text, re.MULTILINE), "a block that this test would not find"
 
 
 def test_pages_name_only_files_that_exist() -> None:
