@@ -146,6 +146,7 @@ class TerminalTable:
 
     HEADERS = ("time", "client → server", "method", "path", "status", "first byte", "total", "sent/received", "")
     WIDTHS = (12, 0, 7, 0, 6, 10, 8, 15, 0)
+    ALIGN = "<<<<<>>><"
     FIXED = sum(WIDTHS) + len(WIDTHS)
 
     def __init__(self, fd: int) -> None:
@@ -178,7 +179,8 @@ class TerminalTable:
         return widths
 
     def _line(self, texts: tuple[str, ...], width: int) -> str:
-        padded = [text if not size else f"{_cut(text, size):<{size}}" for text, size in zip(texts, self._widths(width), strict=True)]
+        columns = zip(texts, self._widths(width), self.ALIGN, strict=True)
+        padded = [text if not size else f"{_cut(text, size):{align}{size}}" for text, size, align in columns]
         return " ".join(padded).rstrip()
 
     def _width(self) -> int:

@@ -172,6 +172,7 @@ def test_a_terminal_gets_columns_and_colour() -> None:
     assert "\x1b[31m" not in lines[1]
     assert "…" in second
     assert header.index("status") == first.index("200") == second.index("500")
+    assert header.index("total") + len("total") == first.index("2.50ms") + len("2.50ms") == second.index("2.50ms") + len("2.50ms")
 
 
 @pytest.mark.parametrize(
