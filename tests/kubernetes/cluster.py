@@ -153,6 +153,7 @@ def main() -> None:
         pods = [body for body in made if body["spec"]["nodeName"] == NODE]
         if options.answering:
             api.put(pod("answering", options.answering))
+        api.encode()
         print(api.kubeconfig(), flush=True)
         done = 0
         for line in sys.stdin:

@@ -144,6 +144,13 @@ class FakeApi:
                 table[uid] = body
             self.state.changed.notify_all()
 
+    def encode(self) -> None:
+        """Have the texts of all objects ready, as a real server has them."""
+        with self.state.changed:
+            for table in self.state.objects.values():
+                for body in table.values():
+                    self.state.texts[body["metadata"]["uid"], body["metadata"]["resourceVersion"]] = json.dumps(body).encode()
+
     def delete(self, kind: str, uid: str) -> None:
         """Delete an object, as if nothing had held it."""
         with self.state.changed:

@@ -24,6 +24,8 @@ Peers = Literal["auto", "pods", "services"]
 PEERS_MAX = 2000
 """Pods up to which `peers: auto` watches them all."""
 _BUILD_INTERVAL_S = 0.5
+_TOGETHER_S = 0.05
+"""What comes so soon after the first news is in the same snapshot."""
 _FIRST_WAIT_S = 2.0
 """How long the first snapshot waits for the slowest list, so that Resources are whole from the start."""
 _OWNERS_BUDGET_S = 1.0
@@ -170,6 +172,7 @@ class Cluster:
             self._find_owners(worker)
             wait_s = self._built_s + _BUILD_INTERVAL_S - watch.monotonic_s()
             if self._is_changed and wait_s <= 0:
+                worker.pause(_TOGETHER_S)
                 self._build()
                 wait_s = _BUILD_INTERVAL_S
             worker.pause(wait_s if self._is_changed else _IDLE_S)
