@@ -189,7 +189,8 @@ class Directory:
                 distinct, where = np.unique(key_of(*halves(addresses[rows])), return_inverse=True)
                 latest = int(flows.start_unix_ns[rows].max())
                 is_settled = np.array([latest - self._settled.get(key, -_SETTLED_NS) < _SETTLED_NS for key in distinct.tolist()])
-                waiting[rows] |= ~is_settled[where]
+                # Whose owner ended a moment ago has another soon, or nobody asks there any more: those who waited in vain say nothing about those who come.
+                waiting[rows] |= ~is_settled[where] | (side.certainty[rows] == _GRACE)
         return waiting
 
     def _settle(self, flows: Flows, client: Found, server: Found, waits: Bools) -> None:

@@ -288,6 +288,18 @@ def test_what_has_not_ended_is_told_at_once_and_counts_for_nothing() -> None:
     assert (made.counters.identified, made.counters.unnamed_peers) == (0, 0)
 
 
+def test_an_address_whose_owner_has_just_ended_is_always_waited_for() -> None:
+    """Though others waited for its next owner in vain: else of two exchanges the later one could be the former owner's, and the earlier one the next's."""
+    made = directory(table([claim("10.1.0.9", 0, end_s=1000, until_s=1060)], [Trait.LOCAL | Trait.SELECTED], is_current=True))
+    row: Row = (PAIR_A, LEFT, "10.2.0.2", 40000, "10.1.0.9", 80)
+
+    first = made.identify(flows(row, at_s=1010))
+    made.identify(flows(row, at_s=1010), has_waited=True)
+    later = made.identify(flows(row, at_s=1013))
+
+    assert [bool(one.waits[0]) for one in (first, later) if one.waits is not None] == [True, True]
+
+
 def test_who_is_known_does_not_wait() -> None:
     """Nor do strangers from outside: nobody will ever know them."""
     named = cluster(is_current=True).identify(flows(*[row for row, _ in list(CASES.values())[:7]]))

@@ -6,16 +6,15 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.capture.namespaces import namespace as network
 from tests.interop import workloads
 from tests.interop.apiserver import ApiServer, Object, apiserver
-from tests.interop.collector import CLIENT, HTTP, SERVER, Collector, Span
+from tests.interop.collector import CLIENT, SERVER, Collector, Span
 from tests.interop.node import Load, Node, answering, forward_service, routed_pod, send, wait_until
-from tests.interop.watched import Watched, settings, watching
+from tests.interop.watched import observed
 
 SHOP, API = "10.79.0.1", "10.79.0.2"
 PATHS = ["/200/0/a", "/404/0/b", "/500/0/c"]
@@ -73,20 +72,6 @@ def world(folder: Path, *, answers: bool = True) -> Iterator[World]:
         yield World(server, node, shop_pod, api_pod, deployment, replica_set, stateful_set, service, token)
 
 
-@contextlib.contextmanager
-def observed(made: World, folder: Path, **more: Any) -> Iterator[tuple[Watched, Collector]]:
-    """The agent, which knows the cluster, and a Collector that it exports to."""
-    collector = Collector(made.node, folder)
-    config = settings(services=[], exporters={"otlp": {"endpoint": f"http://{HTTP}"}}, **more)
-    env = {"KUBECONFIG": str(made.server.kubeconfig(made.token)), "K8S_NODE_NAME": workloads.NODE}
-    try:
-        collector.start()
-        with watching(made.node, folder, config, env) as watched:
-            yield watched, collector
-    finally:
-        collector.server.stop()
-
-
 def traces(collector: Collector, count: int) -> dict[str, dict[int, Span]]:
     """So many traces, each as its spans by kind."""
     wait_until(lambda: len({span.span_id for span in collector.spans()}) >= 2 * count, f"{2 * count} spans arrived")
@@ -106,7 +91,7 @@ def there(tmp_path: Path) -> Iterator[World]:
 def test_both_sides_carry_their_workload(there: World, tmp_path: Path) -> None:
     """By way of a Service, with the shipped permissions alone: every span has the whole Resource of its own pod, and both are one trace."""
     uid = there.server.object("/api/v1/namespaces/kube-system")["metadata"]["uid"]
-    with observed(there, tmp_path) as (watched, collector):
+    with observed(there.node, there.server, there.token, tmp_path) as (watched, collector):
         answers = send(there.node, PATHS * 20, address=there.address(), port=80)
         found = traces(collector, answers.total())
         wait_until(
@@ -153,7 +138,7 @@ def test_both_sides_carry_their_workload(there: World, tmp_path: Path) -> None:
 
 def test_a_pod_that_takes_anothers_address(there: World, tmp_path: Path) -> None:
     """When a pod is gone and another has its address, exchanges are the new one's from then on, and none is lost in between."""
-    with observed(there, tmp_path) as (watched, collector):
+    with observed(there.node, there.server, there.token, tmp_path) as (watched, collector):
         send(there.node, PATHS, address=API)
         watched.wait_seen(6)
         there.server.delete("/api/v1/namespaces/demo/pods/api-6f5b-x2x4z")
@@ -180,7 +165,7 @@ def test_a_pod_that_takes_anothers_address(there: World, tmp_path: Path) -> None
 
 def test_the_api_server_dies_under_load(there: World, tmp_path: Path) -> None:
     """SIGKILL in mid-load: what was known stays known, every exchange arrives with its names, and a pod made afterwards is learned of."""
-    with observed(there, tmp_path) as (watched, collector):
+    with observed(there.node, there.server, there.token, tmp_path) as (watched, collector):
         with Load(there.node, PATHS, per_second=50) as load:
             load.wait_more(50)
             there.server.server.kill()
@@ -206,7 +191,7 @@ def test_the_api_server_dies_under_load(there: World, tmp_path: Path) -> None:
 def test_without_permissions_the_agent_works_and_says_what_is_missing(there: World, tmp_path: Path) -> None:
     """An account that may nothing: exchanges are counted all the same, and the log and `readyz` say what to allow."""
     there.server.delete("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/otel-ebpf-receiver")
-    with observed(there, tmp_path) as (watched, collector):
+    with observed(there.node, there.server, there.token, tmp_path) as (watched, collector):
         answers = send(there.node, PATHS, address=API)
         wait_until(lambda: collector.counted(DURATION) == dict(answers), "every request is counted")
         ready = there.node.ask("http://127.0.0.1:14318/readyz").decode()

@@ -12,6 +12,9 @@ from typing import Any
 import yaml
 
 from tests.agent.process import AgentProcess, agent
+from tests.interop import workloads
+from tests.interop.apiserver import ApiServer
+from tests.interop.collector import HTTP, Collector
 from tests.interop.node import SERVICES, Node, wait_for, wait_until
 
 STATUS = "http://127.0.0.1:14318"
@@ -116,3 +119,17 @@ def watching(node: Node, folder: Path, config: Mapping[str, Any], env: Mapping[s
         yield Watched(node, running)
         if running.process.poll() is None:
             assert running.stop() == 0, "\n".join(running.err.rest())
+
+
+@contextlib.contextmanager
+def observed(node: Node, api: ApiServer, token: str, folder: Path, **more: Any) -> Iterator[tuple[Watched, Collector]]:
+    """The agent, which knows the cluster as far as its token allows, and a Collector that it exports to."""
+    collector = Collector(node, folder)
+    config = settings(services=[], exporters={"otlp": {"endpoint": f"http://{HTTP}"}}, **more)
+    env = {"KUBECONFIG": str(api.kubeconfig(token, "agent.kubeconfig")), "K8S_NODE_NAME": workloads.NODE}
+    try:
+        collector.start()
+        with watching(node, folder, config, env) as watched:
+            yield watched, collector
+    finally:
+        collector.server.stop()
