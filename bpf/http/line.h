@@ -1,7 +1,7 @@
 // One line of HTTP/1: start lines (RFC 9112, 3 and 4), header fields (5), chunk sizes (7.1). Each looks at no more than the first HTTP_CARRY bytes.
 // What is rare (much white space, lists of lengths, folded lines) goes to the program `http_odd` by its id.
 
-#define CRLF ('\r' | '\n' << 8)
+#define CRLF ('\r' | (u32)'\n' << 8)
 
 static __always_inline void fail(struct http_direction *h, u32 cause) { V(h->cause) = cause; }
 

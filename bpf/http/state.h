@@ -9,10 +9,10 @@
 #define HTTP_WINDOW 2048         // bytes of the frame looked at together, a power of two
 #endif
 #ifndef HTTP_STEPS
-#define HTTP_STEPS 96            // steps of one run: 33 runs a frame hold 64 KiB of the smallest messages. The verifier walks each
+#define HTTP_STEPS 60            // steps of one run: 33 runs a frame hold 64 KiB of the smallest messages. The verifier walks each, which takes most of a start
 #endif
 #ifndef HTTP_FIRST_STEPS
-#define HTTP_FIRST_STEPS 24      // the same in the packet program: enough for most heads
+#define HTTP_FIRST_STEPS 16      // the same in the packet program: enough for most heads
 #endif
 #ifndef HTTP_CHUNKS
 #define HTTP_CHUNKS 4            // small chunks of one step

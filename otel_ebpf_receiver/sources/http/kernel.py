@@ -23,8 +23,6 @@ FILES = (
     "http/end.c",
 )
 PROGRAMS = ("http_stream", "http_settle", "http_odd", "http_early", "http_ahead", "http_end", "http_sweep")
-STEPS, STEPS_LONG = 96, 80
-"""Steps of one run of the parser; fewer with long targets, whose copies cost the verifier more."""
 SENT_AT, START_AT = 19, 24
 """Offsets in `struct http_pending` (bpf/http/state.h): whether the record was sent, and when the request began."""
 
@@ -54,7 +52,6 @@ def kernel_source(target: int = record.TARGET, headers: Sequence[str] = (), *, p
     defines: dict[str, int | str] = {
         "HTTP_TARGET": target,
         "HTTP_SLOTS": len(headers),
-        "HTTP_STEPS": STEPS if target <= 512 else STEPS_LONG,
     }
     if headers:
         defines["HTTP_SLOT_NAMES"] = " ".join(_match(name, slot) for slot, name in enumerate(headers))
