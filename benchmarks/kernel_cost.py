@@ -36,7 +36,7 @@ from tests.wire.flow import Ends
 from tests.wire.packets import ACK, PSH, SYN
 
 CLIENT, SERVER = 0, 1
-BENCH = KernelPart("bench", (str(Path(__file__).with_name("rewind.c")),), programs=("bench_empty", "bench_save", "bench_rewind"))
+BENCH = KernelPart("bench", (str(Path(__file__).with_name("rewind.c")),), programs=("bench_empty", "bench_save", "bench_rewind", "bench_read", "bench_find"))
 ENTRY_SLOT, EMPTY_SLOT = 15, 14
 REPEAT, BATCHES = 250, 20
 COLD, WIDE = 400, 400
@@ -108,6 +108,8 @@ ROWS = (
     Row("request head, 400 bytes, with traceparent", (), CLIENT, GET_TRACED),
     Row("first request of a connection, 400 bytes", (), CLIENT, GET, exchanges=0),
 )
+FLOORS = (("to count and read 40 bytes of headers", "bench_read"), ("and to find the connection", "bench_find"))
+"""What a program of this kind takes at least, however little it does: helpers return through a thunk on many machines."""
 
 
 class Bench:
@@ -179,6 +181,16 @@ def hot(bench: Bench, row: Row) -> float:
     bench.save(known, row.exchanges)
     whole = bench.rewound(frame, ENTRY_SLOT)
     return (whole - bench.rewound(frame, EMPTY_SLOT)) / row.units
+
+
+def floors(bench: Bench) -> list[float]:
+    """Nanoseconds of each of FLOORS; the connection is an opaque one."""
+    before, connection = prepared(ROWS[1])
+    known = set(bench.programs.map("flows").keys())
+    bench.feed(before)
+    bench.save(known, 0)
+    frame = connection.frame(SERVER, bytes(1400))
+    return [bench.direct(frame, program) - bench.direct(frame, "bench_empty") for _, program in FLOORS]
 
 
 def cold(bench: Bench, row: Row, width: int) -> float:
@@ -256,10 +268,14 @@ def main() -> None:
     for programs in load_bench(dict(one.split("=", 1) for one in options.define)):
         bench = Bench(programs)
         found: dict[str, list[tuple[float, float, float]]] = {row.name: [] for row in ROWS}
+        least: list[list[float]] = []
         for _ in range(options.rounds):
             for row in ROWS:
                 found[row.name].append((hot(bench, row), cold(bench, row, 1), cold(bench, row, WIDE)))
+            least.append(floors(bench))
         show(found)
+        for (name, _), column in zip(FLOORS, zip(*least, strict=True), strict=True):
+            print(f"{name:44}{median(column):7.1f} {'':15}   {min(column):.0f} to {max(column):.0f}")
         counters = programs.counters()
         print(f"records {counters['http_sent']:,}, lost {counters['http_lost']}; packets {counters['packets']:,}")
 
