@@ -36,7 +36,11 @@ from tests.wire.flow import Ends
 from tests.wire.packets import ACK, PSH, SYN
 
 CLIENT, SERVER = 0, 1
-BENCH = KernelPart("bench", (str(Path(__file__).with_name("rewind.c")),), programs=("bench_empty", "bench_save", "bench_rewind", "bench_read", "bench_find"))
+BENCH = KernelPart(
+    "bench",
+    (str(Path(__file__).with_name("rewind.c")),),
+    programs=("bench_empty", "bench_save", "bench_rewind", "bench_read", "bench_find"),
+)
 ENTRY_SLOT, EMPTY_SLOT = 15, 14
 REPEAT, BATCHES = 250, 20
 COLD, WIDE = 400, 400
