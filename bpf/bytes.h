@@ -38,10 +38,15 @@ static __always_inline u64 not_space(u64 w) {
 #define zero8(to, words) do { u64 *to_ = (void *)(to); \
     _Pragma("unroll") for (u32 k_ = 0; k_ < (words); k_++) V(to_[k_]) = 0; } while (0)
 
+// Marks the bytes that are no decimal digit.
+static __always_inline u64 not_digit(u64 x) { x ^= '0' * ONES; return (((x & ~HIGH) + 0x76 * ONES) | x) & HIGH; }
+
+// The first n digits of x, 1 to 7, behind as many zeros as make them eight.
+static __always_inline u64 first_digits(u64 x, u32 n) { return x << (64 - 8 * n & 63) | '0' * ONES >> 8 * n; }
+
 // Decimal value of 8 digits, the first in the lowest byte. *bad gets the marks of what is no digit.
 static __always_inline u64 decimal8(u64 t, u64 *bad) {
-  t ^= '0' * ONES;
-  *bad |= (((t & ~HIGH) + 0x76 * ONES) | t) & HIGH;
+  *bad |= not_digit(t);
   t &= 0x0f * ONES;
   t = (t * 10 + (t >> 8)) & 0x00ff00ff00ff00ffULL;
   t = (t * 100 + (t >> 16)) & 0x0000ffff0000ffffULL;
@@ -50,7 +55,7 @@ static __always_inline u64 decimal8(u64 t, u64 *bad) {
 
 // Marks the bytes that are no hexadecimal digit.
 static __always_inline u64 not_hex(u64 x) {
-  u64 t = x ^ '0' * ONES, digit = ((t & ~HIGH) + 0x76 * ONES) | t, y = (x | LOWER) ^ 0x60 * ONES, letter = (((y & ~HIGH) + 0x79 * ONES) | y);
+  u64 digit = not_digit(x), y = (x | LOWER) ^ 0x60 * ONES, letter = (((y & ~HIGH) + 0x79 * ONES) | y);
   u64 none = ((y & ~HIGH) + 0x7f * ONES) ^ HIGH;                // 0x60 itself is no letter
   return digit & (letter | none) & HIGH;
 }

@@ -325,7 +325,7 @@ static __always_inline u32 small_chunks(struct http_scratch *s, struct http_dire
   for (u32 i = 0; i < HTTP_CHUNKS; i++) {
     u32 pos = V(s->pos);
     u64 x = load8(&s->b[pos & HTTP_MASK]);
-    u32 digits = first(not_hex(x) | 1ULL << 63), n = hex8(x << (64 - 8 * digits & 63) | '0' * ONES >> 8 * digits), at = pos + digits + 2;
+    u32 digits = first(not_hex(x) | 1ULL << 63), n = hex8(first_digits(x, digits)), at = pos + digits + 2;
     if (digits - 1 > 5 || !n || (s32)(V(s->end) - at - n) < 2) return 0;
     if (load2(&s->b[(at - 2) & HTTP_MASK]) != CRLF || load2(&s->b[(at + n) & HTTP_MASK]) != CRLF) return 0;
     V(h->body) += n;
@@ -340,7 +340,7 @@ static __always_inline void chunk_size_long(struct http_scratch *s, struct http_
   u32 more = first(w | 1ULL << 63);
   V(s->k) = 8 + more;
   if (!w) { V(s->id) = H_CHUNK; return; }
-  V(h->length) = hex8(x) << 4 * more | (more ? hex8(y << (64 - 8 * more & 63) | '0' * ONES >> 8 * more) : 0);
+  V(h->length) = hex8(x) << 4 * more | (more ? hex8(first_digits(y, more)) : 0);
 }
 
 // Size in hexadecimal; up to 15 digits here, more of them (zeros) in `http_odd`.
@@ -350,7 +350,7 @@ static __always_inline void chunk_size(struct http_scratch *s, struct direction 
   u64 x = load8(p), m = not_hex(x);
   u32 digits = first(m | 1ULL << 63);
   if (!m) { chunk_size_long(s, h, p); digits = V(s->k); }       // 8 digits and more
-  else V(h->length) = hex8(x << (64 - 8 * digits & 63) | '0' * ONES >> 8 * digits);
+  else V(h->length) = hex8(first_digits(x, digits));
   if (V(s->id)) return;
   u64 b = *(p + (digits & 15)) * ONES ^ W8(';', '\r', '\n', ' ', '\t', ';', ';', ';');      // what may follow: an extension, white space, the line's end
   if (!digits || !((b - ONES) & ~b & HIGH)) { fail(h, HTTP_COUNT_resync_syntax); return; }

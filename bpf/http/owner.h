@@ -170,8 +170,9 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
   s->paired = s->certain && o->losses == o->healed;
   s->exact = s->paired && (s32)(p->ack - other->next) <= 0 && other->ahead == other->ahead_end;
   s->unseen = (s32)(p->ack - other->next) > 0 ? p->ack - other->next : 0;
+  // The first window; `run` loads the others. Not by `refill`, whose ways out would give the verifier half as much work again.
   u64 n = size < HTTP_WINDOW ? size : HTTP_WINDOW;
-  if (h->phase < FIXED && !h->cause && n && s->nxt + n <= s->there) {     // the first window; `run` loads the others
+  if (h->phase < FIXED && !h->cause && n && s->nxt + n <= s->there) {
     n = n - 1; barrier_var(n); n &= HTTP_WINDOW - 1; n = n + 1; barrier_var(n);
     if (!bpf_skb_load_bytes(skb, s->nxt, s->b + HTTP_CARRY, n)) { s->nxt += n; s->end += n; }
   }

@@ -126,10 +126,10 @@ static __always_inline void only_length(struct http_scratch *s, struct http_dire
   u32 at = V(s->pos);
   u8 *p = &s->b[at & HTTP_MASK];
   if ((load8(p) | LOWER) != W8('c', 'o', 'n', 't', 'e', 'n', 't', '-') || (load8(p + 8) | LOWER >> 16) != W8('l', 'e', 'n', 'g', 't', 'h', ':', ' ')) return;
-  u64 x = load8(p + 16), t = x ^ '0' * ONES, none = (((t & ~HIGH) + 0x76 * ONES) | t) & HIGH, bad = 0;
+  u64 x = load8(p + 16), none = not_digit(x), bad = 0;
   u32 n = first(none | 1ULL << 63), after = at + 16 + n + 4;
   if (!none || !n || after > V(s->end) || load4(p + 16 + n) != (CRLF | CRLF << 16)) return;
-  content_length(h, decimal8(x << (64 - 8 * n & 63) | '0' * ONES >> 8 * n, &bad));
+  content_length(h, decimal8(first_digits(x, n), &bad));
   V(s->pos) = V(s->line) = after;
   V(s->ready) = 1;
 }

@@ -63,7 +63,7 @@ struct http_scratch {
   struct http_pending p;                                        // the request whose head is being read ...
   u8 b[2 * HTTP_WINDOW + 1024];                                 // ... and the window. The first HTTP_CARRY bytes: the end of what came before
   struct http_pending out;
-  u8 value[512];                                                // a header's value, zero behind it
+  u8 value[512];                                                // digits that are put together
   struct direction d;                                           // of the direction in hand
   struct flow_key key;
   struct message m, pm;                                         // keys of `http_pending` and `http_partial`
