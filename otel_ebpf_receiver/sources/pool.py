@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from otel_ebpf_receiver.telemetry.columns import U64, Group, Part, Records
+from otel_ebpf_receiver.telemetry.columns import U64, Group, Part, Records, opaque
 from otel_ebpf_receiver.telemetry.spans import Links
 from otel_ebpf_receiver.telemetry.workload import Identified, Workload
 
@@ -66,8 +66,7 @@ class Pool:
         parts: dict[int, Part] = {}
         for one in waiting:
             parts.update(one.parts)
-        opaque = [one.records.view(f"V{one.records.dtype.itemsize}") for one in waiting]
-        records = np.concatenate(opaque).view(waiting[0].records.dtype)
+        records = np.concatenate([opaque(one.records) for one in waiting]).view(waiting[0].records.dtype)
         who, links = Identified.joined_up([one.who for one in waiting]), Links.joined_up([one.links for one in waiting])
         return Chosen(records, who, links, np.concatenate([one.key for one in waiting]), parts)
 

@@ -45,7 +45,9 @@ class View(Protocol):
 
     flows: Flows
     start_unix_ns: U64
-    end_unix_ns: U64
+
+    @property
+    def end_unix_ns(self) -> U64: ...
 
     def attach(self, who: Identified, name_of: Callable[[bytes], str], routes: Routes) -> None:
         """Takes in who was there; `name_of` names an address (16 bytes) that stands in a record as text."""

@@ -45,11 +45,59 @@ def words(matrix: U8) -> U64:
     return np.ascontiguousarray(matrix.view(np.uint64).reshape(len(matrix), -1).T)
 
 
+_STEP = 4
+
+
+def text_keys(texts: U8, lengths: npt.NDArray[np.integer]) -> U64:
+    """One key per text (n x 8k, zero behind `lengths`), whatever the length of the others and the width of the matrix."""
+    # hot: benchmarks/pipeline.py
+    columns = texts.view(np.uint64)
+    first, *more = np.ascontiguousarray(columns[:, :_STEP].T)
+    keys = mix(first, *more, *_absent(1 + len(more)))
+    rows = np.flatnonzero(lengths > 8 * _STEP)
+    for begin in range(_STEP, columns.shape[1], _STEP):
+        if not rows.size:
+            break
+        at = slice(None) if len(rows) == len(keys) else rows
+        more = [*np.ascontiguousarray(columns[at, begin : begin + _STEP].T)]
+        keys[at] = mix(keys[at], *more, *_absent(len(more)))
+        rows = rows[lengths[rows] > 8 * (begin + _STEP)]
+    return keys
+
+
+def _absent(there: int) -> tuple[int, ...]:
+    """Zeros for the columns that a narrow matrix lacks."""
+    return (0,) * (_STEP - there)
+
+
+class Recent:
+    """The value that was last told for each key, of fixed size: one place per key, and who comes later takes it."""
+
+    def __init__(self, bits: int) -> None:
+        self._shift = np.array(64 - bits, np.uint64)
+        self._keys, self._values = np.zeros(1 << bits, np.uint64), np.zeros(1 << bits, np.uint64)
+
+    def clear(self) -> None:
+        self._keys[:] = 0
+
+    def find(self, keys: U64) -> tuple[U64, npt.NDArray[np.intp]]:
+        """The value of each key, and the rows where there is none."""
+        places = self._places(keys)
+        return self._values.take(places), np.flatnonzero(self._keys.take(places) != keys)
+
+    def put(self, keys: U64, values: U64) -> None:
+        places = self._places(keys)
+        self._keys[places], self._values[places] = keys, values
+
+    def _places(self, keys: U64) -> npt.NDArray[np.intp]:
+        return (keys >> self._shift).view(np.intp)
+
+
 class KeyIndex:
     """Keys to numbers (int32), by open addressing. Grows by doubling; nothing leaves but all at once."""
 
     def __init__(self, capacity: int = 1024) -> None:
-        self._bits = max(4, (2 * capacity - 1).bit_length())
+        self._bits = max(4, (4 * capacity - 1).bit_length())
         self.clear()
 
     def clear(self) -> None:
@@ -69,7 +117,9 @@ class KeyIndex:
         # hot: benchmarks/pipeline.py
         slots = self._home(keys)
         found = self._values.take(slots)
-        rest = np.flatnonzero((self._keys.take(slots) != keys) & (found >= 0))
+        is_other = self._keys.take(slots) != keys
+        is_other &= found >= 0
+        rest = np.flatnonzero(is_other)
         mask = (1 << self._bits) - 1
         while rest.size:
             there = (slots[rest] + 1) & mask
@@ -81,7 +131,8 @@ class KeyIndex:
 
     def insert(self, keys: U64, values: npt.NDArray[np.int32]) -> None:
         """Adds distinct keys that are not there yet; `values` are not negative."""
-        if 2 * (self._count + len(keys)) > 1 << self._bits:
+        # Sparse, so that nearly all lie where they are looked for first.
+        if 4 * (self._count + len(keys)) > 1 << self._bits:
             self._grow(self._count + len(keys))
         self._count += len(keys)
         self._place(keys, values)
@@ -98,7 +149,7 @@ class KeyIndex:
         return found
 
     def _home(self, keys: U64) -> npt.NDArray[np.intp]:
-        return (keys & np.uint64((1 << self._bits) - 1)).astype(np.intp)
+        return (keys & np.uint64((1 << self._bits) - 1)).view(np.intp)
 
     def _place(self, keys: U64, values: npt.NDArray[np.int32]) -> None:
         slots, mask = self._home(keys), (1 << self._bits) - 1
@@ -113,7 +164,7 @@ class KeyIndex:
     def _grow(self, count: int) -> None:
         kept = self._values >= 0
         keys, values = self._keys[kept], self._values[kept]
-        self._bits = max(self._bits + 1, (2 * count).bit_length())
+        self._bits = max(self._bits + 1, (4 * count).bit_length())
         self._keys = np.zeros(1 << self._bits, np.uint64)
         self._values = np.full(1 << self._bits, -1, np.int32)
         self._place(keys, values)

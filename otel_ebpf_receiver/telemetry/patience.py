@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from otel_ebpf_receiver.telemetry.columns import Bools
+from otel_ebpf_receiver.telemetry.columns import Bools, picked
 from otel_ebpf_receiver.telemetry.sameness import Admitted
 
 
@@ -55,7 +55,7 @@ class Patience:
         """These rows wait; those that waited before no longer than they were to."""
         admitted = asking.admitted
         arrived = None if admitted.arrived is None else admitted.arrived[rows]
-        records = admitted.records[rows]
+        records = picked(admitted.records, rows)
         self.held += len(records)
         if asking.until_ns is None:
             self.waited += len(records)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +16,14 @@ import numpy.typing as npt
 
 from otel_ebpf_receiver.telemetry import names, template
 from otel_ebpf_receiver.telemetry.columns import I64, U8, U64, Bools
-from otel_ebpf_receiver.telemetry.keys import KeyIndex, mix, words
+from otel_ebpf_receiver.telemetry.keys import KeyIndex, Recent, mix, text_keys, words
 from otel_ebpf_receiver.telemetry.workload import Workload
 
 OVERFLOW = "/{overflow}"
 """The route of a path whose service already has as many templates as it may have."""
 _CACHE_BITS = 15
 _TEMPLATES_MAX = 20_000
+Rows = npt.NDArray[np.intp]
 _SERVICES_MAX = 10_000
 
 
@@ -43,6 +44,24 @@ class RouteOptions:
     limit: int = 200
 
 
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Paths of n rows: `texts` (n x 8k) is zero behind `lengths`; of those that are cut only the beginning is known."""
+
+    texts: U8
+    lengths: I64
+    is_cut: Bools
+
+    def of(self, rows: Rows) -> Paths:
+        return Paths(self.texts[rows], self.lengths[rows], self.is_cut[rows])
+
+    def text(self, row: int) -> bytes:
+        return self.texts[row, : self.lengths[row]].tobytes()
+
+    def keys(self, service: I64) -> U64:
+        return mix(text_keys(self.texts, self.lengths), service, self.is_cut.view(np.uint8))
+
+
 class Routes:
     """Resolves paths to 64-bit keys of routes (0: none), and keys to their text."""
 
@@ -53,8 +72,7 @@ class Routes:
         self._patterns: list[list[tuple[str, re.Pattern[bytes]]]] = []
         self._table: Sequence[Workload] | None = None
         self._of_table = np.zeros(1, np.int64)
-        self._cache_keys = np.zeros(1 << _CACHE_BITS, np.uint64)
-        self._cache_routes = np.zeros(1 << _CACHE_BITS, np.uint64)
+        self._lines, self._paths, self._skeletons = (Recent(_CACHE_BITS) for _ in range(3))
         self._forget()
         self.overflowed = 0
         """Paths that got the overflow value."""
@@ -67,20 +85,25 @@ class Routes:
     def text(self, key: int) -> str:
         return self._texts[key]
 
-    def resolve(self, workloads: Sequence[Workload], which: npt.NDArray[np.int32], paths: U8, lengths: I64, cut: Bools) -> U64:
-        """The key of each row's route. `paths` (n x 8k) is zero behind `lengths`; `cut` rows are known in part. `which`: whose routes."""
+    def recall(self, workloads: Sequence[Workload], which: npt.NDArray[np.int32], lines: U64, read: Callable[[Rows], Paths]) -> U64:
+        """The same as `resolve`. `lines`: keys of all that the rows' paths are read from; `read` is asked for the rows not met lately."""
+        self._make_room()
+        service = self._of(workloads, which)
+        keys = mix(service, lines)
+        routes, missing = self._lines.find(keys)
+        if missing.size:
+            routes[missing] = self._look_up(service[missing], read(missing))
+            self._lines.put(keys[missing], routes[missing])
+        return routes
+
+    def resolve(self, workloads: Sequence[Workload], which: npt.NDArray[np.int32], paths: Paths) -> U64:
+        """The key of each row's route. `which`: whose routes."""
+        self._make_room()
+        return self._look_up(self._of(workloads, which), paths)
+
+    def _make_room(self) -> None:
         if len(self._template_routes) > _TEMPLATES_MAX or len(self._services) > _SERVICES_MAX:
             self._forget()
-        service = self._of(workloads, which)
-        keys = mix(service, *words(paths), cut.astype(np.uint64))
-        slots = (keys >> np.uint64(64 - _CACHE_BITS)).astype(np.intp)
-        routes = self._cache_routes[slots]
-        missing = np.flatnonzero(self._cache_keys[slots] != keys)
-        if missing.size:
-            routes[missing] = self._find(service[missing], paths[missing], lengths[missing], cut[missing], keys[missing])
-            self._cache_keys[slots[missing]] = keys[missing]
-            self._cache_routes[slots[missing]] = routes[missing]
-        return routes
 
     def _forget(self) -> None:
         """Starts afresh; keys of routes stay what they were, for they hash the text."""
@@ -90,9 +113,11 @@ class Routes:
         self._patterns.clear()
         self._table = None
         self._templates = KeyIndex()
-        self._template_routes: list[int] = []
+        self._template_routes = np.array([self._overflow], np.uint64)
+        """By number; one more, the first here, serves number -1."""
         self._counts = np.zeros(64, np.int64)
-        self._cache_keys[:] = 0
+        for cache in (self._lines, self._paths, self._skeletons):
+            cache.clear()
 
     def _of(self, workloads: Sequence[Workload], which: npt.NDArray[np.int32]) -> I64:
         """The number of each row's service; rows of unknown workloads share one."""
@@ -115,17 +140,28 @@ class Routes:
                 self._counts = np.concatenate((self._counts, np.zeros_like(self._counts)))
         return self._services[name]
 
-    def _find(self, service: I64, paths: U8, lengths: I64, cut: Bools, keys: U64) -> U64:
-        out = np.zeros(len(paths), np.uint64)
-        left = np.flatnonzero((lengths > 0) & (paths[:, 0] == ord("/")))
+    def _look_up(self, service: I64, paths: Paths) -> U64:
+        out = np.zeros(len(service), np.uint64)
+        left = np.flatnonzero((paths.lengths > 0) & (paths.texts[:, 0] == ord("/")))
         if self._compiled and left.size:
-            _, first, where = np.unique(keys[left], return_index=True, return_inverse=True)
-            found = [self._match(int(service[row]), _path(paths, lengths, row), bool(cut[row])) for row in left[first].tolist()]
-            out[left] = np.array(found, np.uint64)[where]
+            out[left] = self._matched(service[left], paths.of(left))
             left = left[out[left] == 0]
         if self._options.templating and left.size:
-            out[left] = self._template(service[left], paths[left], lengths[left], cut[left])
+            all_left = len(left) == len(out)
+            out[left] = self._template(service, paths) if all_left else self._template(service[left], paths.of(left))
+            self.overflowed += int(np.count_nonzero(out == self._overflow))
         return out
+
+    def _matched(self, service: I64, paths: Paths) -> U64:
+        keys = paths.keys(service)
+        routes, missing = self._paths.find(keys)
+        if missing.size:
+            new, first, where = np.unique(keys[missing], return_index=True, return_inverse=True)
+            rows = missing[first].tolist()
+            found = np.array([self._match(int(service[row]), paths.text(row), bool(paths.is_cut[row])) for row in rows], np.uint64)
+            routes[missing] = found[where]
+            self._paths.put(new, found)
+        return routes
 
     def _match(self, service: int, path: bytes, cut: bool) -> int:
         # Of a cut path the end is unknown: only a pattern that takes any end can match it for certain.
@@ -134,9 +170,21 @@ class Routes:
                 return self._key(pattern)
         return 0
 
-    def _template(self, service: I64, paths: U8, lengths: I64, cut: Bools) -> U64:
-        shape = template.shapes(paths, lengths)
-        keys = mix(service, *words(shape), cut.astype(np.uint64))
+    def _template(self, service: I64, paths: Paths) -> U64:
+        skeletons, is_told = template.skeletons(paths.texts)
+        keys = Paths(skeletons, paths.lengths, paths.is_cut).keys(service)
+        routes, missing = self._skeletons.find(keys)
+        if not is_told.all():
+            missing = np.union1d(missing, np.flatnonzero(~is_told))
+        if missing.size:
+            routes[missing] = self._template_whole(service[missing], paths.of(missing))
+            told = missing[is_told[missing]]
+            self._skeletons.put(keys[told], routes[told])
+        return routes
+
+    def _template_whole(self, service: I64, paths: Paths) -> U64:
+        shape = template.shapes(paths.texts, paths.lengths)
+        keys = mix(service, *words(shape), paths.is_cut.astype(np.uint64))
         numbers = self._templates.find(keys)
         missing = np.flatnonzero((numbers < 0) & (self._counts[service] < self._options.limit))
         if missing.size:
@@ -144,22 +192,16 @@ class Routes:
             for key, row in zip(new, missing[first].tolist(), strict=True):
                 if self._counts[service[row]] < self._options.limit:
                     self._counts[service[row]] += 1
-                    text = template.text(_path(paths, lengths, row), is_cut=bool(cut[row]))
-                    self._templates.insert(np.array([key]), np.array([len(self._template_routes)], np.int32))
-                    self._template_routes.append(self._key(text))
+                    text = template.text(paths.text(row), is_cut=bool(paths.is_cut[row]))
+                    self._templates.insert(np.array([key]), np.array([len(self._template_routes) - 1], np.int32))
+                    self._template_routes = np.append(self._template_routes, np.uint64(self._key(text)))
             numbers = self._templates.find(keys)
-        self.overflowed += int(np.count_nonzero(numbers < 0))
-        # The last place serves number -1.
-        return np.array([*self._template_routes, self._overflow], np.uint64)[numbers]
+        return self._template_routes.take(numbers + 1)
 
     def _key(self, text: str) -> int:
         key = hash(text) & 0xFFFFFFFFFFFFFFFF or 1
         self._texts[key] = text
         return key
-
-
-def _path(paths: U8, lengths: I64, row: int) -> bytes:
-    return paths[row, : lengths[row]].tobytes()
 
 
 def _compile(pattern: str) -> re.Pattern[bytes]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from otel_ebpf_receiver.telemetry.columns import I64, U64, Bools, Records, Seen
+from otel_ebpf_receiver.telemetry.columns import I64, U64, Bools, Records, Seen, opaque, picked
 from otel_ebpf_receiver.telemetry.keys import mix
 
 OWN_TAP = 0
@@ -86,18 +86,18 @@ class Once:
         if len(ranks) < 2 and self._held is None:
             return Admitted(records)
         if self._held is not None:
-            records = _whole(np.concatenate((_opaque(self._held), _opaque(records))), records.dtype)
+            records = np.concatenate((opaque(self._held), opaque(records))).view(records.dtype)
             self._held = None
         if not len(records):
             return Admitted(records)
         seen = see(records)
         ready = np.ones(len(records), bool) if is_last else self._ready(seen, now_ns)
         if not ready.all():
-            self._held, records = _picked(records, ~ready), _picked(records, ready)
+            self._held, records = picked(records, ~ready), picked(records, ready)
             seen = Seen(seen.key[ready], seen.tap[ready], seen.direction[ready], seen.end_ns[ready])
         kept, arrived = self._best(seen, ranks, now_ns)
         self.copies += len(kept) - int(np.count_nonzero(kept))
-        return Admitted(records, arrived) if kept.all() else Admitted(_picked(records, kept), arrived[kept])
+        return Admitted(records, arrived) if kept.all() else Admitted(picked(records, kept), arrived[kept])
 
     def _ready(self, seen: Seen, now_ns: int) -> Bools:
         hold = self._options.hold_ns
@@ -158,19 +158,6 @@ class Once:
 
     def _slots(self, keys: U64) -> I64:
         return (keys & np.uint64(self._options.slots - 1)).astype(np.int64)
-
-
-def _opaque(records: Records) -> Records:
-    # hot: benchmarks/pipeline.py. numpy copies a record of many fields field by field, one opaque field eight times as fast.
-    return np.ascontiguousarray(records).view(f"V{records.dtype.itemsize}")
-
-
-def _whole(records: Records, dtype: np.dtype[np.void]) -> Records:
-    return records.view(dtype)
-
-
-def _picked(records: Records, rows: Bools) -> Records:
-    return _whole(_opaque(records)[rows], records.dtype)
 
 
 def _keyed(key: U64, role: int) -> U64:

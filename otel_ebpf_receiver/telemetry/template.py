@@ -74,6 +74,29 @@ def _segment(segment: bytes) -> str:
     return segment.decode("utf-8", "replace")
 
 
+def skeletons(paths: U8) -> tuple[U8, Bools]:
+    """The paths with each digit as `?`, and for which rows that tells enough: those of equal skeleton have equal templates.
+
+    It does where digits fill the segments they are in and no segment is long; most paths are so, and this is done in a seventh of the time.
+    """
+    # hot: benchmarks/pipeline.py. A byte compared with another costs a tenth of a byte that is moved.
+    flat = paths.ravel()
+    is_digit = flat - np.uint8(ord("0")) < 10
+    is_edge = (flat == _SLASH) | (flat == 0)
+    is_foreign = ~(is_digit | is_edge)
+    is_odd = np.zeros(flat.shape, bool)
+    is_odd[1:] = is_digit[1:] & is_foreign[:-1]
+    is_odd[:-1] |= is_digit[:-1] & is_foreign[1:]
+    run = ~is_edge
+    for size in (1, 2, 4, 8, 16):
+        run = run[:-size] & run[size:]
+    is_odd[: len(run)] |= run
+    is_told = np.ones(len(paths), bool)
+    is_told[np.flatnonzero(is_odd) // paths.shape[1]] = False
+    # The digits are the bytes 0x30 to 0x39, and no path has a question mark, 0x3F.
+    return (flat | is_digit.view(np.uint8) * np.uint8(0x0F)).reshape(paths.shape), is_told
+
+
 def shapes(paths: U8, lengths: I64) -> U8:
     """The paths (n x width, each starting with a slash) with each variable segment replaced by one byte; equal for paths of equal template."""
     # hot: benchmarks/pipeline.py

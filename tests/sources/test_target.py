@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from otel_ebpf_receiver.sources.http import target
-from otel_ebpf_receiver.sources.http.columns import CONNECT
-from tests.sources.records import make
+from otel_ebpf_receiver.sources.http.caches import Caches
+from otel_ebpf_receiver.sources.http.columns import CONNECT, HttpView
+from otel_ebpf_receiver.sources.http.options import HttpOptions
+from tests.sources.records import make, same_clock
 
 TARGETS = (
     "/", "*", "", "h", "https:/", "https://", "https://a", "HTTPS://a/b?c", "http://a/https://", "/https://a", "httpsx//a", "a:443", "x" * 300,
@@ -20,7 +22,7 @@ def test_the_scheme_is_found_without_taking_the_target_apart() -> None:
     records = make(*({"method": method, "target": text} for method in methods for text in TARGETS))
     connect = records["method"] == CONNECT
 
-    short = target.https(records, connect=connect)
+    short = HttpView(records, HttpOptions(), Caches(HttpOptions()), same_clock).https
 
     cut = (records["target_wire_len"] > records["target_len"]).astype(bool)
     assert np.array_equal(short, target.split(records, cut=cut, connect=connect).https)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from otel_ebpf_receiver.telemetry import template
 from otel_ebpf_receiver.telemetry.columns import I64, U8
-from otel_ebpf_receiver.telemetry.routes import OVERFLOW, RouteOptions, RoutePattern, Routes
+from otel_ebpf_receiver.telemetry.keys import text_keys
+from otel_ebpf_receiver.telemetry.routes import OVERFLOW, Paths, RouteOptions, RoutePattern, Routes
 from otel_ebpf_receiver.telemetry.workload import Workload
 
 WORKLOADS = (Workload({"service.name": "shop"}), Workload({"service.name": "billing"}))
@@ -25,7 +27,7 @@ def matrix(paths: list[str]) -> tuple[U8, I64]:
 def resolve(routes: Routes, paths: list[str], which: int = 0, *, cut: bool = False) -> list[str]:
     """The routes of some paths of one service."""
     rows, lengths = matrix(paths)
-    keys = routes.resolve(WORKLOADS, np.full(len(paths), which, np.int32), rows, lengths, np.full(len(paths), cut))
+    keys = routes.resolve(WORKLOADS, np.full(len(paths), which, np.int32), Paths(rows, lengths, np.full(len(paths), cut)))
     return [routes.text(int(key)) for key in keys]
 
 
@@ -125,6 +127,37 @@ def test_the_vectorised_shape_agrees_with_the_template_of_one_path() -> None:
 
     assert len(set(zip(shapes, texts, strict=True))) == len(set(shapes)) == len(set(texts))
     assert not any(re.search(r"/\d+(/|$)", text) for text in texts)
+
+
+def test_paths_of_one_skeleton_have_one_template() -> None:
+    """Where a skeleton tells enough, no two templates share it; most paths with numbers are among those."""
+    random = np.random.default_rng(6)
+    parts = ["", "a", "users", "7", "0123", "98765", "v1", "1a", "1.2", "-", "\u00e9", "b" * 31, "b" * 32, "(" * 40, "0" * 40, "2024-01-02"]
+    paths = ["/" + "/".join(random.choice(parts, random.integers(1, 5))) for _ in range(4000)]
+
+    skeletons, is_told = template.skeletons(matrix(paths)[0])
+    told = {(skeletons[row].tobytes(), template.text(paths[row].encode())) for row in np.flatnonzero(is_told).tolist()}
+
+    assert len(told) == len({skeleton for skeleton, _ in told}) > 100
+    assert template.skeletons(matrix(["/users/12/orders/34", "/v1/a"])[0])[1].tolist() == [True, False]
+
+
+def test_a_route_met_before_is_recalled_by_its_line() -> None:
+    """Paths are read only for lines not met lately, and whoever is served by another service does not get its routes."""
+    routes, asked = Routes(PATTERNS), list[int]()
+    rows, lengths = matrix(["/bills/1", "/users/7", "/bills/1"])
+    lines = text_keys(rows, lengths)
+
+    def read(missing: npt.NDArray[np.intp]) -> Paths:
+        asked.extend(missing.tolist())
+        return Paths(rows[missing], lengths[missing], np.zeros(len(missing), bool))
+
+    first = routes.recall(WORKLOADS, np.array([1, 1, 0], np.int32), lines, read)
+    again = routes.recall(WORKLOADS, np.array([1, 1, 1], np.int32), lines, read)
+
+    assert asked == [0, 1, 2]
+    assert [routes.text(int(key)) for key in first] == ["/bills/{id}", "/users/{id}", ""]
+    assert [routes.text(int(key)) for key in again] == ["/bills/{id}", "/users/{id}", "/bills/{id}"]
 
 
 def test_templates_are_capped_per_service() -> None:

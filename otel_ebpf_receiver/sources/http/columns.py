@@ -7,6 +7,7 @@ ever invented, so an exchange without one has none; a route or a template appear
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +20,7 @@ from otel_ebpf_receiver.sources.http.caches import IGNORED, Caches
 from otel_ebpf_receiver.sources.http.instruments import ACTIVE, measured
 from otel_ebpf_receiver.sources.http.options import HttpOptions
 from otel_ebpf_receiver.sources.http.record import METHODS, Error, Side
+from otel_ebpf_receiver.sources.http.target import Picked
 from otel_ebpf_receiver.sources.source import Offsets, Rows
 from otel_ebpf_receiver.telemetry.columns import (
     I64,
@@ -35,15 +37,23 @@ from otel_ebpf_receiver.telemetry.columns import (
     SpanColumns,
     Text,
 )
-from otel_ebpf_receiver.telemetry.keys import mix, words
-from otel_ebpf_receiver.telemetry.routes import Routes
+from otel_ebpf_receiver.telemetry.keys import mix, text_keys, words
+from otel_ebpf_receiver.telemetry.routes import Paths, Routes
 from otel_ebpf_receiver.telemetry.sampling import Candidates
 from otel_ebpf_receiver.telemetry.workload import Flows, Identified
 
 CONNECT = METHODS.index("CONNECT")
-Picked = Rows | slice
 LINE_SHARED = 64
 """Bytes at the start of the line from which ids and sameness are made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """The three parts of each span in ns, never negative, which add up to it: an early answer cuts the request short."""
+
+    transfer: I64
+    wait: I64
+    answer: I64
 
 
 class HttpView:
@@ -71,14 +81,29 @@ class HttpView:
 
     @cached_property
     def targets(self) -> target.Targets:
-        records = self.records
-        cut = (records["target_wire_len"] > records["target_len"]).astype(bool)
-        return target.split(records, cut=cut, connect=self.method == CONNECT)
+        return target.split(self.records, cut=self._is_cut, connect=self.method == CONNECT)
+
+    @cached_property
+    def _is_cut(self) -> Bools:
+        return (self.records["target_wire_len"] > self.records["target_len"]).astype(bool)
+
+    @cached_property
+    def _odd(self) -> tuple[Rows, target.Targets | None]:
+        """The few rows whose target is no plain path, and their targets; None where there are none."""
+        rows = target.odd(self.records, connect=self.method == CONNECT)
+        return rows, self._targets_of(rows) if rows.size else None
+
+    def _targets_of(self, rows: Rows) -> target.Targets:
+        return target.split(self.records, rows, cut=self._is_cut[rows], connect=self.method[rows] == CONNECT)
 
     @cached_property
     def https(self) -> Bools:
         """Rows whose target names the scheme https."""
-        return self.targets.https if "targets" in self.__dict__ else target.https(self.records, connect=self.method == CONNECT)
+        rows, targets = self._odd
+        out = np.zeros(len(self.status), bool)
+        if targets is not None:
+            out[rows] = targets.https
+        return out
 
     @cached_property
     def agent(self) -> U8:
@@ -87,20 +112,29 @@ class HttpView:
     def _times(self, offsets_ns: Offsets) -> None:
         records = self.records
         start = records["request_start_ns"].astype(np.int64)
-        first, end = records["response_start_ns"].astype(np.int64), records["response_end_ns"].astype(np.int64)
-        requested = records["request_end_ns"].astype(np.int64)
-        end = np.maximum.reduce([start, first, end, requested])
-        self.answered = first > 0
-        # The three parts of a span are never negative and add up to it: an early answer cuts the request short.
-        begun = np.where(self.answered, np.clip(first, start, end), end)
-        sent = np.where(requested > 0, np.clip(requested, start, begun), begun)
-        self.transfer, self.wait, self.answer = sent - start, begun - sent, end - begun
+        end = records["response_end_ns"].astype(np.int64)
+        for other in (start, records["response_start_ns"].view(np.int64), records["request_end_ns"].view(np.int64)):
+            np.maximum(end, other, out=end)
         self.duration = end - start
-        self.first_byte = begun - start
         # One offset per exchange, so that a step of the clock cannot change a duration.
-        offset = offsets_ns(start)
-        self.start_unix_ns = (start + offset).astype(np.uint64)
-        self.end_unix_ns = (end + offset).astype(np.uint64)
+        self.start_unix_ns = (start + offsets_ns(start)).view(np.uint64)
+
+    @property
+    def end_unix_ns(self) -> U64:
+        return self.start_unix_ns + self.duration.view(np.uint64)
+
+    @cached_property
+    def answered(self) -> Bools:
+        return (self.records["response_start_ns"] > 0).astype(bool)
+
+    @cached_property
+    def parts(self) -> Duration:
+        records = self.records
+        start, whole = records["request_start_ns"].astype(np.int64), self.duration
+        begun = np.where(self.answered, np.clip(records["response_start_ns"].astype(np.int64) - start, 0, whole), whole)
+        requested = records["request_end_ns"].astype(np.int64)
+        sent = np.where(requested > 0, np.clip(requested - start, 0, begun), begun)
+        return Duration(sent, begun - sent, whole - begun)
 
     @property
     def linkage(self) -> Linkage:
@@ -121,21 +155,35 @@ class HttpView:
             self.route = np.zeros(len(self.status), np.uint64)
         else:
             # Routes are the server's: both sides of an exchange look them up under its name.
-            owner, targets = np.where(who.server >= 0, who.server, who.client), self.targets
-            self.route = routes.resolve(who.workloads, owner, targets.path, targets.path_lengths, targets.is_cut_path)
+            owner = np.where(who.server >= 0, who.server, who.client)
+            self.route = routes.recall(who.workloads, owner, self._lines(), self._paths)
+
+    def _lines(self) -> U64:
+        """A key of all that a path is read from."""
+        records = self.records
+        method, kept = records["method_len"].astype(np.int64), records["target_len"].astype(np.int64)
+        return mix(text_keys(target.lines(records), method + 1 + kept), self._is_cut.view(np.uint8) | method << 8 | kept << 16)
+
+    def _paths(self, rows: Rows) -> Paths:
+        targets = self._targets_of(rows)
+        return Paths(targets.path, targets.path_lengths, targets.is_cut_path)
 
     @cached_property
     def server(self) -> Named:
         """The server as the request names it."""
-        targets = self.targets
         host, lengths = as_bytes(self.records["host"]), self.records["host_len"].astype(np.int64)
-        if targets.authority.shape[1]:
+        rows, targets = self._odd
+        if targets is not None and targets.authority.shape[1]:
             # The authority in the target replaces Host (RFC 9112 3.2.2).
-            named = targets.authority_lengths > 0
-            host = np.where(named[:, None], targets.authority, host).astype(np.uint8)
-            lengths = np.where(named, targets.authority_lengths, lengths)
+            named, host = targets.authority_lengths > 0, host.copy()
+            host[rows[named]], lengths[rows[named]] = targets.authority[named], targets.authority_lengths[named]
         address, port = self.server_address, self.flows.server_port
-        return self.caches.authorities.name(host, lengths, address, port, targets.https, self._name_of)
+        return self.caches.authorities.name(host, lengths, address, port, self.https, self._name_of)
+
+    @property
+    def may_export(self) -> bool:
+        """Whether any User-Agent begins as those do that send telemetry."""
+        return self.caches.agents.may_export(self.records["agent"])
 
     @cached_property
     def agents(self) -> tuple[npt.NDArray[np.int32], U64]:
@@ -224,9 +272,9 @@ class HttpView:
             Integers(names.PEER_PORT, port[at]),
             Integers(names.REQUEST_BODY, records["request_body"][at]),
             Integers(names.RESPONSE_BODY, records["response_body"][at], self.answered[at]),
-            Integers(names.REQUEST_TRANSFER, self.transfer[at]),
-            Integers(names.RESPONSE_WAIT, self.wait[at]),
-            Integers(names.RESPONSE_TRANSFER, self.answer[at]),
+            Integers(names.REQUEST_TRANSFER, self.parts.transfer[at]),
+            Integers(names.RESPONSE_WAIT, self.parts.wait[at]),
+            Integers(names.RESPONSE_TRANSFER, self.parts.answer[at]),
         ]
 
     def _texts(self, kind: Kind, rows: Rows, at: Picked) -> list[Text]:
@@ -273,10 +321,7 @@ def as_bytes(column: Records) -> U8:
 
 def line_start(records: Records) -> U64:
     """The first bytes of the start line as words (k x n)."""
-    assert records.dtype.fields is not None
-    begin, size = records.dtype.fields["line"][1], records.dtype.itemsize
-    raw = np.ascontiguousarray(records).view(np.uint8).reshape(len(records), size)
-    return words(np.ascontiguousarray(raw[:, begin : begin + LINE_SHARED]))
+    return words(np.ascontiguousarray(target.lines(records)[:, :LINE_SHARED]))
 
 
 def shared_words(records: Records) -> U64:

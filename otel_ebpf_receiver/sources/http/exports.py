@@ -18,6 +18,8 @@ TRACES, METRICS = b"/v1/traces", b"/v1/metrics"
 def exports(view: View) -> Exports | None:
     """See `sources.source.Source`."""
     http = cast(HttpView, view)
+    if not http.may_export:
+        return None
     kinds = http.agents[0]
     if not (kinds >= OWN).any():
         return None

@@ -62,7 +62,7 @@ def measured(view: HttpView, kind: Kind, rows: Rows, group: Group) -> Iterator[P
     answered = np.flatnonzero(view.answered[rows])
     there = Group(group.key[answered], lambda row: group.build(int(answered[row])))
     if view.options.first_byte:
-        yield Points(FIRST_BYTE[kind], kind, rows[answered], view.wait[rows[answered]] / 1e9, there)
+        yield Points(FIRST_BYTE[kind], kind, rows[answered], view.parts.wait[rows[answered]] / 1e9, there)
     if view.options.body_sizes:
         sizes = size_instruments(view.options)
         yield Points(sizes[kind, "request_body"], kind, rows, view.records["request_body"][rows].astype(np.float64), group)

@@ -85,7 +85,7 @@ def _row(view: HttpView, found: Mapping[str, AttributeValue], row: int) -> Row:
         method=str(found.get(names.METHOD_ORIGINAL) or found[names.METHOD]),
         path=f"{path}?{query}" if query else str(path),
         status=int(view.status[row]) or None,
-        ttfb_ns=int(view.first_byte[row]) if is_answered else None,
+        ttfb_ns=int(view.parts.transfer[row] + view.parts.wait[row]) if is_answered else None,
         duration_ns=int(view.duration[row]),
         request_bytes=int(view.records["request_body"][row]),
         response_bytes=int(view.records["response_body"][row]),

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from otel_ebpf_receiver.telemetry.columns import I64, U8, Bools, Records
 
 AUTHORITY = 64
+Picked = npt.NDArray[np.intp] | slice
 
 
 class Form(IntEnum):
@@ -44,11 +45,12 @@ class Targets:
     https: Bools
 
 
-def split(records: Records, *, cut: Bools, connect: Bools) -> Targets:
-    """Targets of records that have `line`, `method_len` and `target_len`. `cut`: not all of it was kept; `connect`: rows in authority-form."""
+def split(records: Records, rows: Picked = slice(None), *, cut: Bools, connect: Bools) -> Targets:
+    """Targets of some rows of records that have `line`, `method_len` and `target_len`. Of these rows, `cut`: not all of it was kept; `connect`: in
+    authority-form."""
     # hot: benchmarks/pipeline.py
-    whole, lengths = _targets(records)
-    n = len(records)
+    whole, lengths = _targets(records, rows)
+    n = len(lengths)
     form = np.zeros(n, np.uint8)
     authority, authority_lengths, https = np.zeros((n, 0), np.uint8), np.zeros(n, np.int64), np.zeros(n, bool)
     odd = np.flatnonzero((whole[:, 0] != ord("/")) | connect)
@@ -67,44 +69,41 @@ def split(records: Records, *, cut: Bools, connect: Bools) -> Targets:
     return Targets(form, path, path_lengths, whole, lengths, query, cut & (query == 0), authority, authority_lengths, https)
 
 
-def https(records: Records, *, connect: Bools) -> Bools:
-    """Rows whose target is an absolute one with that scheme; no other part of it is looked at."""
-    # hot: benchmarks/cpu.py. Few targets are absolute: only those that do not begin with a slash are looked at more closely.
-    n, size = len(records), records.dtype.itemsize
+def odd(records: Records, *, connect: Bools) -> npt.NDArray[np.intp]:
+    """The few rows whose target is no path, or whose method is so long that it is not told here."""
+    # hot: benchmarks/cpu.py
+    first = lines(records).view(np.uint64)[:, 0] >> 8 * (records["method_len"].astype(np.uint64) + 1)
+    return np.flatnonzero((first.astype(np.uint8) != ord("/")) | connect)
+
+
+def lines(records: Records) -> U8:
+    """The start lines as far as they are kept (n x 8k, zero behind them); a view."""
     assert records.dtype.fields is not None
-    kept, begin = records.dtype.fields["line"][0].itemsize, records.dtype.fields["line"][1]
-    raw = np.ascontiguousarray(records).view(np.uint8).reshape(n * size)
-    at = np.minimum(records["method_len"].astype(np.int64) + 1, kept - 8) + np.arange(begin, n * size, size)
-    out: Bools = (raw[at] != ord("/")) & ~connect
-    odd = np.flatnonzero(out)
-    if odd.size:
-        out[odd] = _begins(raw[at[odd][:, None] + np.arange(8)], b"https://")
-    return out
+    begin = records.dtype.fields["line"][1]
+    raw = np.ascontiguousarray(records).view(np.uint8).reshape(len(records), records.dtype.itemsize)
+    return raw[:, begin : begin + records.dtype.fields["line"][0].itemsize]
 
 
-def _targets(records: Records) -> tuple[U8, I64]:
+def _targets(records: Records, rows: Picked) -> tuple[U8, I64]:
     """The targets, aligned to the left: each line shifted by its method and the space behind it."""
     # hot: benchmarks/pipeline.py
-    n, size = len(records), records.dtype.itemsize
-    assert records.dtype.fields is not None
-    kept, begin = records.dtype.fields["line"][0].itemsize, records.dtype.fields["line"][1]
-    methods = records["method_len"].astype(np.int64)
-    lengths = np.minimum(records["target_len"].astype(np.int64), np.maximum(kept - methods - 1, 0))
+    raw, methods = lines(records), records["method_len"][rows].astype(np.int64)
+    kept = raw.shape[1]
+    lengths = np.minimum(records["target_len"][rows].astype(np.int64), np.maximum(kept - methods - 1, 0))
     count = max(1, (int(lengths.max(initial=1)) + 7) // 8)
-    raw = np.ascontiguousarray(records).view(np.uint8).reshape(n, size)[:, begin : begin + kept]
     # One word more than is needed, so that there is something to shift in.
-    lines = np.zeros((count + 1, n), np.uint64)
+    columns = np.zeros((count + 1, len(methods)), np.uint64)
     there = min(kept // 8, count + 1)
-    lines[:there] = raw[:, : 8 * there].view(np.uint64).T
+    columns[:there] = raw[:, : 8 * there].view(np.uint64)[rows].T
     right = (8 * (methods + 1) & 63).astype(np.uint64)
     # A shift by a whole word is none: GET to DELETE are shorter, all others are moved apart.
-    shifted = (lines[:-1] >> right) | (lines[1:] << (np.uint64(64) - right & np.uint64(63)))
+    shifted = (columns[:-1] >> right) | (columns[1:] << (np.uint64(64) - right & np.uint64(63)))
     out = np.ascontiguousarray(shifted.T).view(np.uint8)
     for method in np.flatnonzero(np.bincount(methods[methods >= 7])).tolist():
-        rows = np.flatnonzero(methods == method)
-        line = raw[rows, method + 1 : method + 1 + 8 * count]
-        out[rows] = 0
-        out[rows, : line.shape[1]] = line
+        long = np.flatnonzero(methods == method)
+        line = raw[rows][long, method + 1 : method + 1 + 8 * count]
+        out[long] = 0
+        out[long, : line.shape[1]] = line
     return out, lengths
 
 
