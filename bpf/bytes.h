@@ -5,6 +5,9 @@
 #ifndef unlikely
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #endif
+#ifndef likely
+#define likely(x) __builtin_expect(!!(x), 1)
+#endif
 #define ONES 0x0101010101010101ULL
 #define LOWER (0x20 * ONES)
 #define HIGH (0x80 * ONES)

@@ -41,6 +41,10 @@
 #ifndef VLANS
 #define VLANS 2                  // VLAN tags left in the frame (802.1ad)
 #endif
+#ifndef BEGINNING
+#define BEGINNING 1024           // frames shorter than this are read at once, a power of two
+#endif
+#define HEADERS (4 * VLANS + 60 + 20)                           // bytes of others that are read first: tags, IPv4 with options, TCP
 #ifndef JOINED_TURNS
 #define JOINED_TURNS 16          // segments of a connection joined in the middle that may begin with something else before it counts as not HTTP
 #endif

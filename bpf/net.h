@@ -28,5 +28,6 @@ struct segment {
   u32 off, size;                                                // payload: where it begins, bytes by the IP length
   u32 seq, ack;
   u32 ifindex, length, leaving;                                 // of the frame: read once, for clang folds offsets into the context's address
+  u32 read;                                                     // bytes of the frame that lie in the owner's room
   u8 flags, direction;                                          // direction: index into flow.d; 0 sent by endpoint a
 };

@@ -1,5 +1,11 @@
 // HTTP as the owner of a connection: what `packet` asks of it. Everything else happens behind the tail calls.
 
+// Where the beginning of a frame is read to: into the window, where a head that lies whole in it is parsed.
+static __always_inline u8 *http_room(void) {
+  u32 zero = 0;
+  struct http_scratch *s = http_scratch.lookup(&zero);
+  return s ? s->b + HTTP_CARRY : 0;
+}
 static __always_inline void http_flow(struct flow *f) { f->owner = PROGRAM_http_stream; }
 
 // Position is lost before anything was seen, or because bytes will never be seen.
@@ -173,8 +179,14 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
   // The first window; `run` loads the others. Not by `refill`, whose ways out would give the verifier half as much work again.
   u64 n = size < HTTP_WINDOW ? size : HTTP_WINDOW;
   if (h->phase < FIXED && !h->cause && n && s->nxt + n <= s->there) {
-    n = n - 1; barrier_var(n); n &= HTTP_WINDOW - 1; n = n + 1; barrier_var(n);
-    if (!bpf_skb_load_bytes(skb, s->nxt, s->b + HTTP_CARRY, n)) { s->nxt += n; s->end += n; }
+    if (s->stop <= p->read && !h->line && !(h->seen & SKIP)) {    // it is there already, and goes on with nothing
+      s->line = s->pos = HTTP_CARRY + p->off;
+      s->end = s->pos + size;
+      s->nxt = s->stop;
+    } else {
+      n = n - 1; barrier_var(n); n &= HTTP_WINDOW - 1; n = n + 1; barrier_var(n);
+      if (!bpf_skb_load_bytes(skb, s->nxt, s->b + HTTP_CARRY, n)) { s->nxt += n; s->end += n; }
+    }
   }
   d = &f->d[V(p->direction) & 1];                               // from memory: one state to the verifier, whichever it is
   u32 next = run(skb, s, d, HTTP_FIRST_STEPS);

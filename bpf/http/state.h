@@ -35,25 +35,27 @@ enum { H_NONE, H_LENGTH, H_CODING, H_HOST, H_AGENT, H_TRACEPARENT, H_TRACESTATE,
 struct http_direction {                                         // lies in direction.owner
   u64 body, length;                                             // body bytes given to `left` so far (all of it, or the chunks); announced
   u64 start_ns, last_ns;                                        // when the message began; when it was parsed last
+  u32 seq, first, ack;                                          // first byte of the message; of a response with its interim ones; of a request: its acknowledgement
+  u32 known;                                                    // requests before the last loss
+  u16 line, status;                                             // bytes of an unfinished line in `http_partial`
+  u8 phase, seen, header;                                       // header: in hand for a folded line
+  u8 alone, flags, cause;                                       // alone: can be an anchor (see pair.h). cause: position is lost, by this HTTP_COUNT_*
+  u8 resynchronised, minor, after_loss;
+  u8 uncertain, pad[34];                                        // uncertain: flags that the end of the message will get
+  // What the other direction reads.
   u32 number, losses;                                           // of the current message; of position so far
   u32 floor, lost_number;                                       // first number after the last loss; of a request: first void number
   u32 healed, healed_other;                                     // of a response: losses of either side that pairing has got over
-  u32 seq, first, ack;                                             // first byte of the message; of a response with its interim ones; of a request: its acknowledgement
-  u16 line, status;                                             // bytes of an unfinished line in `http_partial`
-  u8 phase, role, seen, header;                                 // header: in hand for a folded line
-  u8 interim, alone, flags, cause;                              // alone: can be an anchor (see pair.h). cause: position is lost, by this HTTP_COUNT_*
-  u32 known;                                                    // requests before the last loss
-  u8 pipelined, resynchronised, minor, after_loss;
-  u8 uncertain, pad[3];                                         // uncertain: flags that the end of the message will get
+  u8 role, interim, pipelined, shared_pad[5];
 };
-_Static_assert(sizeof(struct http_direction) <= OWNER_WORDS * 8, "fits into the flow");
+_Static_assert(sizeof(struct http_direction) == OWNER_WORDS * 8 && __builtin_offsetof(struct http_direction, number) == OWNER_WORDS * 8 - 32, "fits into the flow");
 
-struct http_pending {                                           // an open request; in the end its record
+struct http_pending {                                           // an open request; in the end its record. Whole cache lines
   struct message m;
   u8 req_done, resp_done, early, sent;                          // each of the first two is written by one direction only
   u8 alone, flags, wide, pad;                                   // flags: those of the response. wide: tracestate, or the line behind HTTP_NARROW, is not zero
   struct http_record r;
-};
+} __attribute__((aligned(64)));
 #define HTTP_NARROW 64           // bytes of the start line that are always copied
 #define HTTP_BEFORE (__builtin_offsetof(struct http_pending, r) + __builtin_offsetof(struct http_record, tracestate))      // tracestate lies between ...
 #define HTTP_BEHIND (__builtin_offsetof(struct http_pending, r) + __builtin_offsetof(struct http_record, agent))           // ... what is always copied

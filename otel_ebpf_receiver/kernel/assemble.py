@@ -111,6 +111,10 @@ def _dispatch(parts: Iterable[KernelPart]) -> str:
         body = f"{'return ' if kind == 'u32' else ''}{owner}_{name}({argument})" if owner else otherwise
         own = "lost" if name == "unseen" else name
         lines.append(f"static __always_inline {kind} own_{own}({parameters}) {{ {body}; }}")
+    room = f"return {owner}_room()" if owner else "u32 zero = 0; struct beginning *b = beginning.lookup(&zero); return b ? b->frame : 0"
+    if not owner:
+        lines.append("struct beginning { u8 frame[BEGINNING + HEADERS]; };\nBPF_PERCPU_ARRAY(beginning, struct beginning, 1);")
+    lines.append(f"static __always_inline u8 *own_room(void) {{ {room}; }}")
     segment = "struct __sk_buff *skb, struct counters *c, struct flow *f, struct direction *d, struct direction *o, struct door *door,"
     segment += " struct flow_key *k, struct segment *p"
     lines.append(

@@ -42,16 +42,20 @@ class Wire:
         """Sends what the tap is to see, the client's from afar; the records that come of it."""
         self.kernel.drain()
         seen = self.kernel.counters()["packets"]
-        sent = 0
-        for frame in flow.frames:
+        for sent, frame in enumerate(flow.frames):
+            if sent and frame.side != flow.frames[sent - 1].side:  # what comes from afar waits for its turn, what leaves does not
+                self._settle(seen + sent)
             (self.far if frame.side == CLIENT else self.near).send(bytes(10) + frame.frame)
-            sent += 1
+        self._settle(seen + len(flow.frames))
+        return self.kernel.drain()
+
+    def _settle(self, packets: int) -> None:
+        """Waits until so many have been counted, and a little more: a packet is counted before its record is made."""
         for _ in range(1000):
-            if self.kernel.counters()["packets"] - seen >= sent:
+            if self.kernel.counters()["packets"] >= packets:
                 break
             time.sleep(0.001)
-        time.sleep(0.02)  # a packet is counted before its record is made
-        return self.kernel.drain()
+        time.sleep(0.02)
 
 
 def paged_socket(name: str) -> socket.socket:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.kernel.harness import Kernel
@@ -102,6 +104,37 @@ def test_a_packet_longer_than_its_frame(kernel: Kernel) -> None:
     grown(kernel, v4(segment(b"", SYN, 41020)), frame)
 
     assert kernel.drain() == []
+
+
+TAGS = ((packets.ETHERTYPE_8021AD, 5), (packets.ETHERTYPE_8021Q, 6))
+OPTIONS = bytes([1]) * 40
+LONG = (packets.extension(packets.HOP_BY_HOP, 64), packets.extension(packets.DESTINATION_OPTIONS, 512))
+ARRANGEMENTS: dict[str, Callable[[tuple[int, int], bytes], bytes]] = {  # (from, to) as indices of the ends, and a TCP segment
+    "IPv4": lambda way, tcp: packets.ethernet(packets.ipv4(V4[way[0]], V4[way[1]], tcp), ETHERTYPE_IPV4),
+    "IPv4 with options": lambda way, tcp: packets.ethernet(packets.ipv4(V4[way[0]], V4[way[1]], tcp, options=OPTIONS), ETHERTYPE_IPV4),
+    "the same with two tags": lambda way, tcp: packets.ethernet(packets.ipv4(V4[way[0]], V4[way[1]], tcp, options=OPTIONS), ETHERTYPE_IPV4, tags=TAGS),
+    "IPv6": lambda way, tcp: packets.ethernet(packets.ipv6(V6[way[0]], V6[way[1]], tcp), ETHERTYPE_IPV6),
+    "IPv6 with long extensions": lambda way, tcp: packets.ethernet(packets.ipv6(V6[way[0]], V6[way[1]], tcp, extensions=LONG), ETHERTYPE_IPV6),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ARRANGEMENTS)
+def test_frames_about_as_long_as_are_read_at_once(kernel: Kernel, name: str) -> None:
+    """Frames below BEGINNING (bpf/limits.h) are read at once, of others the headers: a head is found in either, behind whatever stands before it."""
+    arranged, there, back = ARRANGEMENTS[name], (0, 1), (1, 0)
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    kernel.drain()
+    sizes = {}
+    for number, size in enumerate((700, *range(1034, 1044), 2000)):  # of the frame with its Ethernet header
+        port, room = 42000 + 20 * list(ARRANGEMENTS).index(name) + number, size - len(arranged(there, segment(b"")))
+        head = b"GET /sized HTTP/1.1\r\nX-Filling: ".ljust(room - 4, b"x") + b"\r\n\r\n"
+        sizes[port] = len(head)
+        frame = arranged(there, packets.tcp(port, 80, 1001, 5001, PSH | ACK, head))
+        assert len(frame) == size
+        grown(kernel, arranged(there, packets.tcp(port, 80, 1000, 0, SYN)), arranged(back, packets.tcp(80, port, 5000, 1001, SYN | ACK)))
+        grown(kernel, frame, arranged(back, packets.tcp(80, port, 5001, 1001 + len(head), PSH | ACK, answer)))
+
+    assert {got["client_port"]: got["request_head"] for got in kernel.drain()} == sizes
 
 
 def test_every_short_frame(kernel: Kernel) -> None:
