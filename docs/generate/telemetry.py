@@ -142,7 +142,7 @@ def _page() -> Iterator[str]:
 def kubernetes() -> tuple[str, ...]:
     """Keys that a pod's Resource can have, from pods that have everything."""
     wanted = Wanted(("KEY",), ("KEY",))
-    more = (("KEY", "value"),)
+    more = {"KEY": "value"}
     pod = Pod("uid", "ns", "pod", "node", address_text="10.0.0.1", start_text="2026", labels=more, annotations=more)
     image = Container("main", "web:1.2")
     kinds = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "CronJob", "Job")

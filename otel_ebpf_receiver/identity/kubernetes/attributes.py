@@ -17,6 +17,7 @@ from opentelemetry.semconv._incubating.attributes import service_attributes as s
 from otel_ebpf_receiver.identity.kubernetes.objects import (
     HASH_LABEL,
     NAME_LABELS,
+    NOTHING,
     RESOURCE_PREFIX,
     Container,
     Node,
@@ -37,6 +38,7 @@ _OWNER_KEYS = {
     "Job": (k8s.K8S_JOB_NAME, k8s.K8S_JOB_UID),
 }
 """In the order in which an owner gives the service its name."""
+_RANKS = {kind: rank for rank, kind in enumerate(_OWNER_KEYS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,35 +55,28 @@ class Cluster:
 def resource(pod: Pod, container: Container | None, owners: Sequence[Owner], cluster: Cluster) -> dict[str, AttributeValue]:
     """Attributes of a container's Resource; `container` is None where it is not known which of several it is. `owners`: from the pod
     upwards."""
-    facts = _facts(pod, container, owners, cluster)
-    name, namespace = service_of(pod, owners, name_from_labels=cluster.name_from_labels)
+    # hot: benchmarks/identity.py
     annotated = _annotated(pod)
-    service: dict[str, AttributeValue] = {
-        service_keys.SERVICE_NAME: name,
-        service_keys.SERVICE_NAMESPACE: namespace,
-        service_keys.SERVICE_INSTANCE_ID: annotated.get(service_keys.SERVICE_INSTANCE_ID)
-        or ".".join([pod.namespace, pod.name] + ([container.name] if container else [])),
-    }
+    name, namespace = _service_of(pod, annotated, owners, cluster.name_from_labels)
+    made: dict[str, AttributeValue] = {**cluster.added, **annotated}
+    made |= _facts(pod, container, owners, cluster)
+    made[service_keys.SERVICE_NAME], made[service_keys.SERVICE_NAMESPACE] = name, namespace
+    made[service_keys.SERVICE_INSTANCE_ID] = annotated.get(service_keys.SERVICE_INSTANCE_ID) or (
+        f"{pod.namespace}.{pod.name}.{container.name}" if container else f"{pod.namespace}.{pod.name}"
+    )
     version = (
         annotated.get(service_keys.SERVICE_VERSION)
-        or dict(pod.labels).get(VERSION_LABEL)
+        or pod.labels.get(VERSION_LABEL)
         or (image_version(container.image) if container else "")
     )
     if version:
-        service[service_keys.SERVICE_VERSION] = version
-    return {**cluster.added, **annotated, **facts, **service}
+        made[service_keys.SERVICE_VERSION] = version
+    return made
 
 
 def service_of(pod: Pod, owners: Sequence[Owner], *, name_from_labels: bool) -> tuple[str, str]:
     """service.name and service.namespace of a pod."""
-    annotated, labels = _annotated(pod), dict(pod.labels)
-    by_kind = {owner.kind: owner.name for owner in owners}
-    candidates = [annotated.get(service_keys.SERVICE_NAME)]
-    if name_from_labels:
-        candidates += [labels.get(INSTANCE_LABEL), labels.get(NAME_LABEL)]
-    candidates += [by_kind.get(kind) for kind in _OWNER_KEYS]
-    name = next((candidate for candidate in candidates if candidate), pod.name)
-    return name, annotated.get(service_keys.SERVICE_NAMESPACE) or pod.namespace
+    return _service_of(pod, _annotated(pod), owners, name_from_labels)
 
 
 def node_resource(node: Node, service_name: str, cluster: Cluster) -> dict[str, AttributeValue]:
@@ -109,7 +104,7 @@ def chain(pod: Pod, known: Mapping[str, Owner | None]) -> tuple[Owner, ...]:
     if pod.owner.uid in known:
         above = known[pod.owner.uid]
         return (pod.owner, above) if above else (pod.owner,)
-    suffix = f"-{dict(pod.labels).get(HASH_LABEL)}"
+    suffix = f"-{pod.labels.get(HASH_LABEL)}"
     if pod.owner.kind == "ReplicaSet" and pod.owner.name.endswith(suffix):
         return pod.owner, Owner("Deployment", pod.owner.name.removesuffix(suffix), "")
     return (pod.owner,)
@@ -130,8 +125,23 @@ def image_version(image: str) -> str:
     return "@".join(part for part in (tag, digest) if part)
 
 
+def _service_of(pod: Pod, annotated: Mapping[str, str], owners: Sequence[Owner], name_from_labels: bool) -> tuple[str, str]:
+    by_labels = (pod.labels.get(INSTANCE_LABEL) or pod.labels.get(NAME_LABEL)) if name_from_labels else None
+    name = annotated.get(service_keys.SERVICE_NAME) or by_labels or _highest(owners) or pod.name
+    return name, annotated.get(service_keys.SERVICE_NAMESPACE) or pod.namespace
+
+
+def _highest(owners: Sequence[Owner]) -> str:
+    named = [owner for owner in owners if owner.name]
+    return min(named, key=_rank).name if named else ""
+
+
+def _rank(owner: Owner) -> int:
+    return _RANKS[owner.kind]
+
+
 def _facts(pod: Pod, container: Container | None, owners: Sequence[Owner], cluster: Cluster) -> dict[str, AttributeValue]:
-    texts = {
+    facts: dict[str, AttributeValue] = {
         k8s.K8S_CLUSTER_UID: cluster.uid,
         k8s.K8S_CLUSTER_NAME: cluster.name,
         k8s.K8S_NODE_NAME: pod.node,
@@ -145,22 +155,24 @@ def _facts(pod: Pod, container: Container | None, owners: Sequence[Owner], clust
     }
     for owner in owners:
         name_key, uid_key = _OWNER_KEYS[owner.kind]
-        texts |= {name_key: owner.name, uid_key: owner.uid}
-    facts: dict[str, AttributeValue] = {key: value for key, value in texts.items() if value}
+        facts[name_key], facts[uid_key] = owner.name, owner.uid
+    facts = {key: value for key, value in facts.items() if value}
     if container and container.image:
         name, tag, _ = image_parts(container.image)
         facts[container_keys.CONTAINER_IMAGE_NAME] = name
         if tag:
             facts[container_keys.CONTAINER_IMAGE_TAGS] = (tag,)
-    return facts | _configured(pod, cluster.wanted)
+    for template, values, globs in (
+        (k8s.K8S_POD_LABEL_TEMPLATE, pod.labels, cluster.wanted.labels),
+        (k8s.K8S_POD_ANNOTATION_TEMPLATE, pod.annotations, cluster.wanted.annotations),
+    ):
+        if globs:
+            facts |= {f"{template}.{key}": value for key, value in values.items() if matches(key, globs)}
+    return facts
 
 
-def _configured(pod: Pod, wanted: Wanted) -> dict[str, AttributeValue]:
-    labels = {f"{k8s.K8S_POD_LABEL_TEMPLATE}.{key}": value for key, value in pod.labels if matches(key, wanted.labels)}
-    annotations = {f"{k8s.K8S_POD_ANNOTATION_TEMPLATE}.{key}": value for key, value in pod.annotations if matches(key, wanted.annotations)}
-    return {**labels, **annotations}
-
-
-def _annotated(pod: Pod) -> dict[str, str]:
+def _annotated(pod: Pod) -> Mapping[str, str]:
+    if not pod.annotations:
+        return NOTHING
     prefix = len(RESOURCE_PREFIX)
-    return {key[prefix:]: value for key, value in pod.annotations if key.startswith(RESOURCE_PREFIX) and len(key) > prefix}
+    return {key[prefix:]: value for key, value in pod.annotations.items() if key.startswith(RESOURCE_PREFIX) and len(key) > prefix}

@@ -12,8 +12,21 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
+from msgspec import Struct
+
 from otel_ebpf_receiver.identity.kubernetes import attributes
-from otel_ebpf_receiver.identity.kubernetes.objects import ENABLED, INJECT_PREFIX, Container, Namespace, Node, Owner, Pod, Service, Slice
+from otel_ebpf_receiver.identity.kubernetes.objects import (
+    ENABLED,
+    INJECT_PREFIX,
+    NOTHING,
+    Container,
+    Namespace,
+    Node,
+    Owner,
+    Pod,
+    Service,
+    Slice,
+)
 from otel_ebpf_receiver.identity.kubernetes.slots import Slots
 from otel_ebpf_receiver.identity.snapshot import NO_GROUP, OPEN_NS, SHARED, Trait
 from otel_ebpf_receiver.telemetry import names
@@ -23,12 +36,10 @@ _CLAIM = struct.Struct("<16sQQQii")
 _PORT = struct.Struct("<iHi")
 _LOOPBACK = bytes(15) + b"\x01"
 """::1; its IPv4 sisters are a whole network."""
-_NOTHING = Trait(0)
-_NO_ANNOTATIONS: Mapping[str, str] = {}
+_NO_TRAIT = Trait(0)
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(Struct, frozen=True):
     """Packed rows of CLAIM and of PORT, and the keys that are held for them."""
 
     claims: bytes = b""
@@ -77,7 +88,7 @@ class Around:
 def pod_rows(pod: Pod, around: Around) -> Rows:
     """A pod of this node: one workload per container, and one for when it is not known which."""
     owners = attributes.chain(pod, around.owners)
-    traits = _pod_traits(pod, around) | (Trait.HOST if pod.is_host_network else Trait.LOCAL)
+    traits = _pod_traits(pod, around, is_here=True)
     only = pod.containers[0] if len(pod.containers) == 1 else None
     held: list[Hashable] = []
 
@@ -102,9 +113,8 @@ def peer_rows(pod: Pod, around: Around) -> Rows:
     """A pod of another node: all pods of one service share a workload, which only names it."""
     owners = attributes.chain(pod, around.owners)
     name, namespace = attributes.service_of(pod, owners, name_from_labels=around.cluster.name_from_labels)
-    traits = _pod_traits(pod, around) & Trait.ASKS_AUDIBLY
-    if pod.is_host_network or pod.node not in around.agent_nodes:
-        traits = _NOTHING
+    is_audible = pod.node in around.agent_nodes and _pod_traits(pod, around, is_here=False) & Trait.ASKS_AUDIBLY
+    traits = Trait.ASKS_AUDIBLY if is_audible else _NO_TRAIT
     key, number = _hold_peer(name, namespace, traits, around)
     listens = [(port, number) for container in pod.containers for port in container.ports]
     ports = _at_addresses(pod, listens, around) if pod.is_host_network else []
@@ -113,7 +123,7 @@ def peer_rows(pod: Pod, around: Around) -> Rows:
 
 def service_rows(service: Service, around: Around) -> Rows:
     """A Service's own addresses are all its own; a node's or a shared load balancer's are its own by port."""
-    key, number = _hold_peer(service.name, service.namespace, _NOTHING, around)
+    key, number = _hold_peer(service.name, service.namespace, _NO_TRAIT, around)
     claims = [_open_claim(address, number, NO_GROUP) for address in service.addresses]
     claims += [_open_claim(address, number, around.group(address)) for address in service.outer if address not in around.node_addresses]
     ports = [_PORT.pack(SHARED, port, number) for port in service.node_ports]
@@ -126,7 +136,7 @@ def slice_rows(endpoint_slice: Slice, around: Around) -> Rows:
     wanted = [one for one in endpoint_slice.endpoints if not one.is_pod or not (around.watches_peers or one.node == around.options.node)]
     if not wanted or not endpoint_slice.service:
         return Rows()
-    key, number = _hold_peer(endpoint_slice.service, endpoint_slice.namespace, _NOTHING, around)
+    key, number = _hold_peer(endpoint_slice.service, endpoint_slice.namespace, _NO_TRAIT, around)
     addresses = [address for one in wanted for address in one.addresses]
     claims = [_open_claim(address, number, NO_GROUP) for address in addresses if address not in around.node_addresses]
     ports = [
@@ -142,7 +152,7 @@ def node_rows(node: Node, around: Around) -> Rows:
     """A node's addresses; what listens there is told apart by port."""
     key = ("node", node.name)
     is_own = node.name == around.options.node
-    traits = Trait.NODE | (Trait.HOST if is_own else _NOTHING) | (Trait.SELECTED if not around.options.include else _NOTHING)
+    traits = Trait.NODE | (Trait.HOST if is_own else _NO_TRAIT) | (Trait.SELECTED if not around.options.include else _NO_TRAIT)
     service_name = (around.options.node_service_name if is_own else "") or node.name
     number = around.slots.hold(key, traits, attributes.node_resource(node, service_name, around.cluster), node.name)
     addresses = (*node.addresses, *(around.options.own_addresses if is_own else ()))
@@ -167,27 +177,28 @@ def is_selected(pod_namespace: str, annotations: Mapping[str, str], around: Arou
 
 def instrumented(pod: Pod, around: Around) -> Trait:
     """What an SDK makes for the pod: both signals where one is injected, and what it was seen to export."""
-    injected = {**_annotations(pod.namespace, around), **dict(pod.annotations)}
+    injected = {**_annotations(pod.namespace, around), **pod.annotations}
     if injected and any(key.startswith(INJECT_PREFIX) and value not in ("", "false") for key, value in injected.items()):
         return Trait.INSTRUMENTED
-    return around.exporting.get(pod.uid, _NOTHING)
+    return around.exporting.get(pod.uid, _NO_TRAIT)
 
 
-def _pod_traits(pod: Pod, around: Around) -> Trait:
-    wanted = is_selected(pod.namespace, dict(pod.annotations), around)
-    return _traits(wanted, instrumented(pod, around), pod.is_host_network, around.options.drops_instrumented_spans)
+def _pod_traits(pod: Pod, around: Around, *, is_here: bool) -> Trait:
+    wanted = is_selected(pod.namespace, pod.annotations, around)
+    return _traits(wanted, instrumented(pod, around), is_here, pod.is_host_network, around.options.drops_instrumented_spans)
 
 
 @lru_cache(maxsize=64)
-def _traits(is_wanted: bool, made: Trait, is_host_network: bool, drops_instrumented_spans: bool) -> Trait:
+def _traits(is_wanted: bool, made: Trait, is_here: bool, is_host_network: bool, drops_instrumented_spans: bool) -> Trait:
     # hot: benchmarks/identity.py. Before Python 3.12 each of these operations costs a microsecond, and there are few outcomes.
     is_audible = is_wanted and not is_host_network and not (made & Trait.TRACED and drops_instrumented_spans)
-    return made | (Trait.SELECTED if is_wanted else _NOTHING) | (Trait.ASKS_AUDIBLY if is_audible else _NOTHING)
+    place = (Trait.HOST if is_host_network else Trait.LOCAL) if is_here else _NO_TRAIT
+    return made | place | (Trait.SELECTED if is_wanted else _NO_TRAIT) | (Trait.ASKS_AUDIBLY if is_audible else _NO_TRAIT)
 
 
 def _annotations(namespace: str, around: Around) -> Mapping[str, str]:
     known = around.namespaces.get(namespace)
-    return dict(known.annotations) if known else _NO_ANNOTATIONS
+    return known.annotations if known else NOTHING
 
 
 def _hold_peer(name: str, namespace: str, traits: Trait, around: Around) -> tuple[Hashable, int]:
@@ -200,7 +211,7 @@ def _pod_claims(pod: Pod, workload: int, group: int) -> bytes:
     if pod.is_host_network:
         return b""
     end = pod.end_ns if pod.is_ended else OPEN_NS
-    return b"".join(_CLAIM.pack(address, pod.start_ns, end, end, workload, group) for address in pod.addresses)
+    return b"".join([_CLAIM.pack(address, pod.start_ns, end, end, workload, group) for address in pod.addresses])
 
 
 def _at_addresses(pod: Pod, listens: list[tuple[int, int]], around: Around) -> list[bytes]:

@@ -32,7 +32,7 @@ def selection(pods: Iterable[Pod], node: Node | None, around: Around) -> Selecti
     own = [one for one in pods if not (one.is_host_network or one.is_ended)]
     wanted, others = list[Network](), list[Network]()
     for one in own:
-        side = wanted if is_selected(one.namespace, dict(one.annotations), around) else others
+        side = wanted if is_selected(one.namespace, one.annotations, around) else others
         side += [_single(address) for address in one.addresses]
     outside = [one for one in wanted if not any(_holds(network, one) for network in node.networks)]
     here = [_single(address) for address in (*node.addresses, *options.own_addresses)]

@@ -12,6 +12,7 @@ from ipaddress import ip_network
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 
 from otel_ebpf_receiver.identity import snapshot as snapshots
 from otel_ebpf_receiver.identity.kubernetes import rows
@@ -68,7 +69,7 @@ class Store:
         self._owners: dict[str, Owner | None] = {}
         self._around = Around(options, self._slots, options.cluster, owners=self._owners, agent_nodes=frozenset({options.node}))
         self._ended: list[_Ended] = []
-        self._has_own_node = False
+        self._own_node: Node | None = None
         self._is_stale = True
         self._built: Snapshot | None = None
         """The last snapshot, as long as all addresses and ports are as in it."""
@@ -81,12 +82,11 @@ class Store:
     @property
     def node_addresses(self) -> frozenset[bytes]:
         """What the API server says are this node's addresses."""
-        return frozenset(one for node in self._tables[NODES].values() if node.name == self._options.node for one in node.addresses)
+        return frozenset(self._own_node.addresses if self._own_node else ())
 
     def selection(self) -> Selection | None:
         """The addresses of this node that can matter; None: all."""
-        node = next((node for node in self._tables[NODES].values() if node.name == self._options.node), None)
-        return selection(self._tables[PODS].values(), node, self._around)
+        return selection(self._tables[PODS].values(), self._own_node, self._around)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -201,7 +201,7 @@ class Store:
 
     def _networks(self) -> list[NetworkClaim]:
         claims = []
-        nodes = [*self._tables[NODES].values()] if self._has_own_node else [*self._tables[NODES].values(), Node("", self._options.node)]
+        nodes = [*self._tables[NODES].values()] if self._own_node else [*self._tables[NODES].values(), Node("", self._options.node)]
         for node in nodes:
             is_own = node.name == self._options.node
             if not (is_own or self._around.watches_peers):
@@ -223,9 +223,9 @@ class Store:
             self._is_stale |= bool((old and old.annotations) or (new and new.annotations))
         elif kind == NODES:
             addresses = frozenset(address for node in self._tables[NODES].values() for address in node.addresses)
-            has_own = any(node.name == self._options.node for node in self._tables[NODES].values())
-            self._is_stale |= (addresses, has_own) != (self._around.node_addresses, self._has_own_node)
-            self._around.node_addresses, self._has_own_node = addresses, has_own
+            own = next((node for node in self._tables[NODES].values() if node.name == self._options.node), None)
+            self._is_stale |= (addresses, own is None) != (self._around.node_addresses, self._own_node is None)
+            self._around.node_addresses, self._own_node = addresses, own
         elif kind == SLICES and self._options.agents_service:
             nodes = {self._options.node}
             for one in self._tables[SLICES].values():
@@ -251,7 +251,7 @@ class Store:
             for uid in uids:
                 self._derive(kind, uid, self._tables[kind][uid])
             uids.clear()
-        if not self._has_own_node and "" not in self._rows[NODES]:
+        if not self._own_node and "" not in self._rows[NODES]:
             # Without the node's object (not permitted, not there yet) it is still this node that answers on its loopback.
             self._derive(NODES, "", Node("", self._options.node))
 
@@ -297,5 +297,5 @@ def _with_end(pod: Pod, old: Pod | None, now_ns: int) -> Pod:
     if not pod.is_ended or pod.end_ns:
         return pod
     if old is None:
-        return replace(pod, end_ns=pod.start_ns)
-    return replace(pod, end_ns=old.end_ns if old.is_ended else now_ns)
+        return structs.replace(pod, end_ns=pod.start_ns)
+    return structs.replace(pod, end_ns=old.end_ns if old.is_ended else now_ns)
