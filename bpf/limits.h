@@ -21,7 +21,7 @@
 #define HOLE_ACKS 1024           // bare acknowledgements that are looked at after a segment that waits for a missing one
 #endif
 #ifndef TURNS
-#define TURNS 128                // looks, 200 ns each, at a direction that another CPU is inside of
+#define TURNS 128                // looks, 700 ns each, at a direction that another CPU is inside of
 #endif
 #ifndef WATCHED
 #define WATCHED 16384            // watched or excluded addresses and networks

@@ -18,7 +18,8 @@ static __always_inline u32 enter(struct door *o) {
     u32 left = V(o->left);
     if (!unlikely(V(o->entered) - left != 1)) return 1;
     __sync_fetch_and_add(&o->entered, -1);
-    bpf_ktime_get_ns(); bpf_ktime_get_ns(); bpf_ktime_get_ns(); bpf_ktime_get_ns();       // some time passes
+#pragma unroll
+    for (u32 k = 0; k < 16; k++) bpf_ktime_get_ns();             // some time passes
   }
   return 0;
 }

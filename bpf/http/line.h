@@ -67,7 +67,7 @@ static __always_inline void request_line(struct http_scratch *s, struct http_dir
   V(r->method) = method_code(load8(p), k);
   u32 code = V(r->method);
   k = V(s->k);
-  if (!code && V(s->tentative)) { fail(h, HTTP_COUNT_resync_syntax); return; }     // after a loss, only what cannot be chance
+  if (!code && V(s->tentative) && cut) { fail(h, HTTP_COUNT_resync_syntax); return; }       // after a loss, only what cannot be chance
   V(r->method_len) = k;
   if (!code) {
     if (!is_method(p, k)) { fail(h, HTTP_COUNT_resync_syntax); return; }
