@@ -60,3 +60,14 @@ def test_its_metric_comes_from_the_kernel() -> None:
     ran = run(seen, sources=[Source("dummy", PART, RECORD, [COUNT], (), DummyDecoder, has_copies=False)])
 
     assert {point["attributes"]["dummy.kind"]: point["point"].as_int for point in ran.points} == {"syn": 2, "datagram": 2, "opaque": 2}
+
+
+def test_without_an_owner_of_connections() -> None:
+    """No source but this one: nobody asks for what connections carry, so all of it is opaque, and is counted as that."""
+    with load([KernelSource(PART, RECORD)]) as programs:
+        for number, frame in enumerate(frames()):
+            programs.test_run(frame, time_ns=START_NS + number)
+        seen, counted = programs.transports["dummy"].drain(), programs.counters()
+
+    assert Counter(seen["kind"].tolist()) == {0: 2, 1: 2, 2: 6}
+    assert (counted["flows"], counted["opaque"]) == (2, 10)  # the SYNs too
