@@ -170,8 +170,9 @@ class Line:
                     continue
                 records, view, who = named
                 spans = self._sample(feed.source, view, who, elapsed_s * len(records) / total)
-                self._observe(view, who, spans, self._unix_ns(now_ns))
+                # Spans first: where all rows become spans, all targets are taken apart at once.
                 self._encode(feed, records, view, who, spans)
+                self._observe(view, who, spans, self._unix_ns(now_ns))
                 for watcher in self.watchers:
                     watcher.watch(feed.source, view)
         return taken
@@ -330,9 +331,9 @@ class Line:
         self._encode_rows(kind, columns, chosen.who, chosen.links, [chosen.group])
 
     def _encode_rows(self, kind: Kind, columns: SpanColumns, who: Identified, links: Links, groups: Sequence[Group]) -> None:
-        pieces, sizes = self._encoder.encode(replace(columns, groups=[*columns.groups, *groups]), links)
-        side = who.client if kind is Kind.CLIENT else who.server
-        self._send(self._outbox.add(self._resources.numbers(who.workloads, side), pieces, sizes))
+        resource = self._resources.numbers(who.workloads, who.client if kind is Kind.CLIENT else who.server)
+        spans = self._encoder.encode(replace(columns, groups=[*columns.groups, *groups]), links, resource)
+        self._send(self._outbox.add(spans))
 
     def _send(self, payloads: Sequence[Payload]) -> None:
         for payload in payloads:
@@ -342,10 +343,11 @@ class Line:
 
 def _links(kind: Kind, rows: npt.NDArray[np.intp], view: View, linkage: Linkage, derived: ids.Derived, joined: Bools) -> Links:
     """Ids and times of the rows that become spans; what is not sampled needs none."""
-    made = derived.take(rows)
+    is_server = kind is Kind.SERVER
+    made = derived.take(rows, client=not is_server or bool(joined[rows].any()), server=is_server)
     taken = linkage.of(rows)
     client_parent, client_has, server_parent, server_has = ids.parents(made, taken, joined[rows], taken.parent_sampled)
-    span, parent, has = (made.client, client_parent, client_has) if kind is Kind.CLIENT else (made.server, server_parent, server_has)
+    span, parent, has = (made.server, server_parent, server_has) if is_server else (made.client, client_parent, client_has)
     return Links(made.trace, span, parent, has, view.start_unix_ns[rows], view.end_unix_ns[rows])
 
 
@@ -372,6 +374,8 @@ def _exemplars(points: Points, taken: _Taken | None) -> Exemplified:
     if taken is None or not len(points.rows):
         none = np.zeros(0, np.uint64)
         return Exemplified(np.zeros(0, np.intp), np.zeros((0, 16), np.uint8), np.zeros((0, 8), np.uint8), none)
+    if np.array_equal(points.rows, taken.sampled.rows):
+        return Exemplified(np.arange(len(points.rows)), taken.links.trace, taken.links.span, taken.links.end_unix_ns)
     # Both lists of rows rise: where a row that was taken is among those of the observation.
     rows = np.minimum(np.searchsorted(points.rows, taken.sampled.rows), len(points.rows) - 1)
     at = np.flatnonzero(points.rows[rows] == taken.sampled.rows)

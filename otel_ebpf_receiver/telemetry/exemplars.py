@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from otel_ebpf_receiver.telemetry.columns import F64, U8, U64, Bools
+from otel_ebpf_receiver.telemetry.columns import F64, U8, U64, Bools, opaque
 from otel_ebpf_receiver.telemetry.wire import Objects, Rows
 
 U32 = npt.NDArray[np.uint32]
 _BODY_BYTES = 46
+_KEPT = np.dtype([("time", "<u8"), ("value", "<f8"), ("trace", "u1", 16), ("span", "u1", 8), ("number", "<u4")])
+"""`number`: of the collection that it is the first to be in; 0: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +46,11 @@ class Exemplars:
         self._allocate(0)
 
     def _allocate(self, capacity: int) -> None:
-        self._time = np.zeros(capacity * self.places, np.uint64)
-        self._number = np.zeros(capacity * self.places, np.uint32)
-        self._value = np.zeros(capacity * self.places)
-        self._trace = np.zeros((capacity * self.places, 16), np.uint8)
-        self._span = np.zeros((capacity * self.places, 8), np.uint8)
+        self._kept = np.zeros(capacity * self.places, _KEPT)
 
     @property
     def bytes_per_series(self) -> int:
-        return 44 * self.places
+        return _KEPT.itemsize * self.places
 
     def keep(
         self, slots: npt.NDArray[np.intp], place: npt.NDArray[np.intp], values: F64, sampled: Sampled, *, capacity: int, number: int
@@ -61,21 +59,23 @@ class Exemplars:
         if not sampled.rows.size:
             return
         if capacity > self._capacity:
-            kept, count = (self._time, self._number, self._value, self._trace, self._span), len(self._time)
+            kept = self._kept
             self._allocate(capacity)
-            self._time[:count], self._number[:count], self._value[:count], self._trace[:count], self._span[:count] = kept
+            self._kept[: len(kept)] = kept
             self._capacity = capacity
-        at = slots[sampled.rows] * self.places + place[sampled.rows]
-        self._time[at], self._value[at], self._number[at] = sampled.unix_ns, values[sampled.rows], number
-        self._trace[at], self._span[at] = sampled.trace, sampled.span
+        rows = np.empty(len(sampled.rows), _KEPT)
+        rows["time"], rows["value"], rows["number"] = sampled.unix_ns, values[sampled.rows], number
+        rows["trace"], rows["span"] = sampled.trace, sampled.span
+        # hot: benchmarks/pipeline.py. All places are far apart: each is gone to once.
+        opaque(self._kept)[slots[sampled.rows] * self.places + place[sampled.rows]] = opaque(rows)
 
     def clear(self, slots: npt.NDArray[np.intp]) -> None:
         if self._capacity:
-            self._number.reshape(-1, self.places)[slots] = 0
+            self._kept["number"].reshape(-1, self.places)[slots] = 0
 
     def _of(self, slots: npt.NDArray[np.intp], accepted: U32) -> Bools:
         """Places (n x places) with an exemplar that came after the collection that was accepted last."""
-        return self._number.reshape(-1, self.places)[slots] > accepted[:, None]
+        return self._kept["number"].reshape(-1, self.places)[slots] > accepted[:, None]
 
     def encode(self, slots: npt.NDArray[np.intp], tag: int, accepted: U32) -> Objects:
         """The exemplar fields (`tag`) of each series' point; `accepted`: the number of the last accepted collection, per slot."""
@@ -86,15 +86,15 @@ class Exemplars:
         row, place = np.nonzero(there)
         if not row.size:
             return out
-        at = slots[row] * self.places + place
-        rows = Rows(len(at))
+        kept = self._kept[slots[row] * self.places + place]
+        rows = Rows(len(kept))
         rows.constant(bytes((tag, _BODY_BYTES)))
-        rows.fixed64(0x11, self._time[at])
-        rows.fixed64(0x19, self._value[at])
+        rows.fixed64(0x11, kept["time"])
+        rows.fixed64(0x19, kept["value"])
         rows.constant(b"\x22\x08")
-        rows.raw(self._span[at])
+        rows.raw(kept["span"])
         rows.constant(b"\x2a\x10")
-        rows.raw(self._trace[at])
+        rows.raw(kept["trace"])
         blob = rows.matrix().tobytes()
         # `at` follows the order of `slots`: those of one series are one piece of the blob.
         ends = np.cumsum(np.count_nonzero(there, axis=1)) * rows.width
@@ -104,6 +104,7 @@ class Exemplars:
 
     def of(self, slot: int) -> list[Exemplar]:
         """Those of one series."""
-        begin = slot * self.places
-        at = [begin + place for place in range(self.places) if self._capacity and self._number[begin + place]]
-        return [Exemplar(float(self._value[i]), int(self._time[i]), self._trace[i].tobytes(), self._span[i].tobytes()) for i in at]
+        kept = self._kept[slot * self.places : (slot + 1) * self.places]
+        return [
+            Exemplar(float(one["value"]), int(one["time"]), one["trace"].tobytes(), one["span"].tobytes()) for one in kept if one["number"]
+        ]

@@ -173,7 +173,7 @@ class Exponential:
         rows.varint(lengths, _DATA_WIDTH)
         length[:] = rows.width - begin + behind + lengths
         out = np.empty(len(slots), object)
-        out[:] = list(map(operator.add, whole_strings(rows.matrix()).tolist(), data))
+        out[:] = list(map(operator.add, whole_strings(rows.matrix()), data))
         return out
 
     def freeze(self, slots: Slots, delta: int) -> None:

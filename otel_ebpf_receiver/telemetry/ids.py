@@ -30,7 +30,7 @@ _ONE = np.array(1, np.uint64)
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """Ids of n rows, as bytes: trace (n x 16), client and server span (n x 8)."""
+    """Ids of n rows, as bytes: trace (n x 16), client and server span (n x 8), zero where they were not asked for."""
 
     trace: U8
     client: U8
@@ -54,18 +54,22 @@ class Derived:
         """The first 64 bits."""
         return self._trace(self._hashed.finish((_HIGH,))[0], 0)
 
-    def take(self, rows: npt.NDArray[np.intp]) -> Ids:
+    def take(self, rows: npt.NDArray[np.intp], *, client: bool = True, server: bool = True) -> Ids:
         """The ids of some rows; the trace id is the remote parent's where there is one."""
         has_low = "low" in self.__dict__
-        made = self._hashed.finish((_HIGH, _CLIENT, _SERVER) if has_low else (_HIGH, _CLIENT, _SERVER, _LOW), rows)
+        asked = {_HIGH: True, _LOW: not has_low, _CLIENT: client, _SERVER: server}
+        labels = [label for label, is_asked in asked.items() if is_asked]
+        made = dict(zip(labels, self._hashed.finish(labels, rows), strict=True))
         trace = np.empty((len(rows), 2), ">u8")
-        trace[:, 0] = made[0]
-        trace[:, 1] = self.low[rows] if has_low else _not_zero(made[3])
+        trace[:, 0] = made[_HIGH]
+        trace[:, 1] = self.low[rows] if has_low else _not_zero(made[_LOW])
         out = trace.view(np.uint8)
         traced = np.flatnonzero(self._linkage.traced[rows])
         if traced.size:
             out[traced] = self._linkage.trace_id[rows[traced]]
-        return Ids(out, _big_endian(_not_zero(made[1])), _big_endian(_not_zero(made[2])))
+        none = np.zeros((len(rows), 8), np.uint8)
+        spans = (_big_endian(_not_zero(made[label])) if label in made else none for label in (_CLIENT, _SERVER))
+        return Ids(out, *spans)
 
     def _trace(self, own: U64, begin: int) -> U64:
         traced = np.flatnonzero(self._linkage.traced)

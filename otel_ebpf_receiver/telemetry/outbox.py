@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from otel_ebpf_receiver.export.queue import Payload
-from otel_ebpf_receiver.telemetry.columns import I64
 from otel_ebpf_receiver.telemetry.keys import runs
 from otel_ebpf_receiver.telemetry.resources import Resources
-from otel_ebpf_receiver.telemetry.wire import PAYLOAD_MAX_BYTES, Objects
+from otel_ebpf_receiver.telemetry.spans import Encoded
+from otel_ebpf_receiver.telemetry.wire import PAYLOAD_MAX_BYTES
 
 _OVERHEAD_BYTES = 4096
 """What opening a Resource may add; a longer Resource eats into the margin below a server's usual 4 MiB."""
@@ -31,16 +31,16 @@ class Outbox:
         """The Resources that wait here."""
         return set(self._blobs)
 
-    def add(self, resource: I64, pieces: Objects, sizes: I64) -> list[Payload]:
-        """Adds spans (pieces: n x k) and returns the requests that became full."""
+    def add(self, spans: Encoded) -> list[Payload]:
+        """Adds spans and returns the requests that became full."""
         out: list[Payload] = []
-        if not len(resource):
-            return out
-        order = np.argsort(resource, kind="stable")
-        pieces, ends = pieces[order], np.cumsum(sizes[order])
-        bounds = runs(resource[order])
+        k = len(spans.pieces)
+        flat = [b""] * (k * len(spans.resource))
+        for place, column in enumerate(spans.pieces):
+            flat[place::k] = column
+        ends, bounds = np.cumsum(spans.sizes), runs(spans.resource)
         for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-            number = int(resource[order[start]])
+            number = int(spans.resource[start])
             while start < stop:
                 before = int(ends[start - 1]) if start else 0
                 room = self._max_bytes - self._bytes - (0 if number in self._blobs else _OVERHEAD_BYTES)
@@ -48,7 +48,7 @@ class Outbox:
                 # A single span larger than a request cannot be; an empty box takes at least one, so that this ends.
                 fit = max(fit, 0 if self._items else 1)
                 if fit:
-                    self._put(number, b"".join(pieces[start : start + fit].ravel().tolist()), fit)
+                    self._put(number, b"".join(flat[k * start : k * (start + fit)]), fit)
                     start += fit
                 if start < stop:
                     out += self.flush()

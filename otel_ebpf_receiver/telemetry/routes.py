@@ -73,6 +73,7 @@ class Routes:
         self._table: Sequence[Workload] | None = None
         self._of_table = np.zeros(1, np.int64)
         self._lines, self._paths, self._skeletons = (Recent(_CACHE_BITS) for _ in range(3))
+        self._texts: dict[int, str] = {}
         self._forget()
         self.overflowed = 0
         """Paths that got the overflow value."""
@@ -83,7 +84,7 @@ class Routes:
         return not self._compiled and not self._options.templating
 
     def text(self, key: int) -> str:
-        return self._texts[key]
+        return self._texts[key] if key in self._texts else self._texts_before[key]
 
     def recall(self, workloads: Sequence[Workload], which: npt.NDArray[np.int32], lines: U64, read: Callable[[Rows], Paths]) -> U64:
         """The same as `resolve`. `lines`: keys of all that the rows' paths are read from; `read` is asked for the rows not met lately."""
@@ -107,7 +108,8 @@ class Routes:
 
     def _forget(self) -> None:
         """Starts afresh; keys of routes stay what they were, for they hash the text."""
-        self._texts: dict[int, str] = {0: ""}
+        # Views that were made before may still ask.
+        self._texts_before, self._texts = self._texts, {0: ""}
         self._overflow = self._key(OVERFLOW)
         self._services.clear()
         self._patterns.clear()

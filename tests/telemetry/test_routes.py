@@ -142,6 +142,20 @@ def test_paths_of_one_skeleton_have_one_template() -> None:
     assert template.skeletons(matrix(["/users/12/orders/34", "/v1/a"])[0])[1].tolist() == [True, False]
 
 
+def test_the_key_of_a_route_can_still_be_read_when_the_tables_were_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was resolved before the tables start afresh has its text afterwards, and the same key again."""
+    monkeypatch.setattr("otel_ebpf_receiver.telemetry.routes._TEMPLATES_MAX", 2)
+    routes = Routes(RouteOptions(templating=True))
+    rows, lengths = matrix(["/a/1", "/b/2", "/c/3"])
+    paths, which = Paths(rows, lengths, np.zeros(3, bool)), np.zeros(3, np.int32)
+
+    first = routes.resolve(WORKLOADS, which, paths)
+    again = routes.resolve(WORKLOADS, which[:1], paths.of(np.array([0])))
+
+    assert [routes.text(int(key)) for key in first] == ["/a/{number}", "/b/{number}", "/c/{number}"]
+    assert again[0] == first[0]
+
+
 def test_a_route_met_before_is_recalled_by_its_line() -> None:
     """Paths are read only for lines not met lately, and whoever is served by another service does not get its routes."""
     routes, asked = Routes(PATTERNS), list[int]()

@@ -130,13 +130,13 @@ def flat(request: ExportTraceServiceRequest) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("seed", range(12))
 def test_random_batches_equal_the_sdk_encoders(seed: int) -> None:
     """Every field of every span of a random batch is the same, and so are Resource, scope and schema."""
-    batch, resources = Batch(int(np.random.default_rng(seed).integers(1, 400)), seed), new_resources()
-    pieces, sizes = SpanEncoder().encode(batch.columns(), batch.links)
+    batch, resources = Batch(int(np.random.default_rng(seed).integers(1, 2500)), seed), new_resources()
+    spans = SpanEncoder().encode(batch.columns(), batch.links, resources.numbers(WORKLOADS, batch.owner))
     box = Outbox(resources)
 
-    payloads = box.add(resources.numbers(WORKLOADS, batch.owner), pieces, sizes) + box.flush()
+    payloads = box.add(spans) + box.flush()
 
-    assert [len(b"".join(row)) for row in pieces.tolist()] == sizes.tolist()
+    assert [len(b"".join(row)) for row in zip(*spans.pieces, strict=True)] == spans.sizes.tolist()
     ours = ExportTraceServiceRequest.FromString(b"".join(payload.body for payload in payloads))
     known = sdk_resources()
     theirs = encode_spans([batch.expected(row, known) for row in range(batch.rows)])
@@ -146,10 +146,10 @@ def test_random_batches_equal_the_sdk_encoders(seed: int) -> None:
 def test_requests_stay_below_their_size_and_count_their_spans() -> None:
     """A large batch leaves as several requests, none above 3 MiB, whose counts add up; each parses alone."""
     batch, resources = Batch(3000, 4), new_resources()
-    pieces, sizes = SpanEncoder().encode(batch.columns(), batch.links)
+    spans = SpanEncoder().encode(batch.columns(), batch.links, resources.numbers(WORKLOADS, batch.owner))
     box, payloads = Outbox(resources, max_bytes=100_000), list[Payload]()
     for _ in range(3):
-        payloads += box.add(resources.numbers(WORKLOADS, batch.owner), pieces, sizes)
+        payloads += box.add(spans)
     payloads += box.flush()
 
     assert max(len(payload.body) for payload in payloads) <= 100_000

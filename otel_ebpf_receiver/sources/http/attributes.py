@@ -60,7 +60,7 @@ class Describe:
         return Part(out, f"{method} {route}" if route else method, view.is_error_row(self._kind, at))
 
     def peer(self, row: int) -> Part:
-        """The other side as the wire shows it, as proxies tell it, and by name."""
+        """The other side as the wire shows it, as proxies tell it, and by name; and the User-Agent, of which each peer has few."""
         view, at = self._view, int(self._rows[row])
         is_server = self._kind is Kind.SERVER
         address = address_text((view.client_address if is_server else view.server_address)[at].tobytes())
@@ -70,11 +70,10 @@ class Describe:
             out[names.CLIENT_ADDRESS] = _client(headers) or address
         out |= {names.REQUEST_HEADER + name: (value,) for name, value in headers.items()}
         other = int((view.who.client if is_server else view.who.server)[at])
+        agent = view.agent[at].tobytes().rstrip(b"\0")
+        if agent:
+            out[names.USER_AGENT] = agent.decode("utf-8", "replace")
         return Part(out | view.caches.peers.attributes(view.who.workloads, other))
-
-    def agent(self, row: int) -> Part:
-        text = self._view.agent[int(self._rows[row])].tobytes().rstrip(b"\0")
-        return Part({names.USER_AGENT: text.decode("utf-8", "replace")} if text else {})
 
     def _common(self, at: int) -> dict[str, AttributeValue]:
         view = self._view

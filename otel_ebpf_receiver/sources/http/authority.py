@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_ebpf_receiver.telemetry.columns import I64, U8, U64, Bools
-from otel_ebpf_receiver.telemetry.keys import KeyIndex, mix, words
+from otel_ebpf_receiver.telemetry.keys import KeyIndex, mix, text_keys, words
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._~!$&'()*+,;=%-]+))(?::(?P<port>[0-9]{0,5}))?")
@@ -75,7 +75,7 @@ class Authorities:
         """`host` (n x 64, zero behind `lengths`); where it is empty, cut or no host, `address` (n x 16) and `port` count."""
         if len(self._entries) > _ENTRIES_MAX:
             self._forget()
-        keys = mix(https.astype(np.uint64), *words(host))
+        keys = mix(text_keys(host, lengths), https.view(np.uint8))
         numbers = self._index.number(keys, lambda row: self._add(_parse_row(host, https, row)))
         absent = np.flatnonzero(self._is_invalid[numbers] | (lengths == 0) | (lengths > host.shape[1]))
         if absent.size:

@@ -13,7 +13,7 @@ from otel_ebpf_receiver.sources.http.options import HttpOptions
 from otel_ebpf_receiver.sources.http.record import AGENT
 from otel_ebpf_receiver.sources.http.redact import Masks
 from otel_ebpf_receiver.telemetry.columns import U8, U64, Records
-from otel_ebpf_receiver.telemetry.keys import KeyIndex, mix, words
+from otel_ebpf_receiver.telemetry.keys import KeyIndex, text_keys
 from otel_ebpf_receiver.telemetry.peers import Peers
 
 _AGENTS_MAX = 32768
@@ -35,9 +35,9 @@ class Agents:
         self._ignored = re.compile("|".join(fnmatch.translate(name) for name in ignored)) if ignored else None
         self._index = KeyIndex()
 
-    def look_up(self, agents: U8) -> tuple[npt.NDArray[np.int32], U64]:
-        """What each User-Agent (n x 8k, zero behind) says, and a key of its text."""
-        keys = mix(*words(agents))
+    def look_up(self, agents: U8, lengths: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int32], U64]:
+        """What each User-Agent (n x 8k, zero behind `lengths`) says, and a key of its text."""
+        keys = text_keys(agents, lengths)
         if len(self._index) > _AGENTS_MAX:
             self._index = KeyIndex()
         return self._index.number(keys, lambda row: self._kind(agents[row].tobytes())), keys

@@ -19,7 +19,7 @@ from otel_ebpf_receiver.sources.http.authority import Named
 from otel_ebpf_receiver.sources.http.caches import IGNORED, Caches
 from otel_ebpf_receiver.sources.http.instruments import ACTIVE, measured
 from otel_ebpf_receiver.sources.http.options import HttpOptions
-from otel_ebpf_receiver.sources.http.record import METHODS, Error, Side
+from otel_ebpf_receiver.sources.http.record import METHODS, Error, Side, matrix
 from otel_ebpf_receiver.sources.http.target import Picked
 from otel_ebpf_receiver.sources.source import Offsets, Rows
 from otel_ebpf_receiver.telemetry.columns import (
@@ -107,7 +107,7 @@ class HttpView:
 
     @cached_property
     def agent(self) -> U8:
-        return as_bytes(self.records["agent"])
+        return matrix(self.records, "agent")
 
     def _times(self, offsets_ns: Offsets) -> None:
         records = self.records
@@ -151,27 +151,33 @@ class HttpView:
 
     def attach(self, who: Identified, name_of: Callable[[bytes], str], routes: Routes) -> None:
         self.who, self._name_of, self.routes = who, name_of, routes
-        if routes.is_off:
-            self.route = np.zeros(len(self.status), np.uint64)
-        else:
-            # Routes are the server's: both sides of an exchange look them up under its name.
-            owner = np.where(who.server >= 0, who.server, who.client)
-            self.route = routes.recall(who.workloads, owner, self._lines(), self._paths)
+
+    @cached_property
+    def route(self) -> U64:
+        """The key of each row's route."""
+        if self.routes.is_off:
+            return np.zeros(len(self.status), np.uint64)
+        # Routes are the server's: both sides of an exchange look them up under its name.
+        owner = np.where(self.who.server >= 0, self.who.server, self.who.client)
+        return self.routes.recall(self.who.workloads, owner, self._lines(), self._paths)
 
     def _lines(self) -> U64:
         """A key of all that a path is read from."""
         records = self.records
         method, kept = records["method_len"].astype(np.int64), records["target_len"].astype(np.int64)
-        return mix(text_keys(target.lines(records), method + 1 + kept), self._is_cut.view(np.uint8) | method << 8 | kept << 16)
+        return mix(text_keys(matrix(records, "line"), method + 1 + kept), self._is_cut.view(np.uint8) | method << 8 | kept << 16)
 
     def _paths(self, rows: Rows) -> Paths:
+        if "targets" in self.__dict__:
+            targets = self.targets
+            return Paths(targets.path, targets.path_lengths, targets.is_cut_path).of(rows)
         targets = self._targets_of(rows)
         return Paths(targets.path, targets.path_lengths, targets.is_cut_path)
 
     @cached_property
     def server(self) -> Named:
         """The server as the request names it."""
-        host, lengths = as_bytes(self.records["host"]), self.records["host_len"].astype(np.int64)
+        host, lengths = matrix(self.records, "host"), self.records["host_len"].astype(np.int64)
         rows, targets = self._odd
         if targets is not None and targets.authority.shape[1]:
             # The authority in the target replaces Host (RFC 9112 3.2.2).
@@ -188,7 +194,7 @@ class HttpView:
     @cached_property
     def agents(self) -> tuple[npt.NDArray[np.int32], U64]:
         """What each User-Agent says (see `caches`), and a key of its text."""
-        return self.caches.agents.look_up(self.agent)
+        return self.caches.agents.look_up(self.agent, self.records["agent_len"])
 
     def wanted(self, kind: Kind) -> Bools:
         """Rows that report this kind."""
@@ -247,6 +253,8 @@ class HttpView:
         describe, records = Describe(self, kind, rows), self.records
         # hot: benchmarks/pipeline.py. All rows are taken as they are, others are copied out of every column.
         at: Picked = slice(None) if len(rows) == len(self.status) else rows
+        # Before the route, which then takes no target apart once more.
+        texts = self._texts(kind, rows, at)
         method = np.zeros(len(rows), np.uint64)
         unknown = np.flatnonzero(self.method[at] == 0)
         if unknown.size:
@@ -255,10 +263,10 @@ class HttpView:
         # Who was asked goes with what for: a route is one server's, so that together there are hardly more combinations.
         outcome = Group(mix(self.outcome(kind, at), self.route[at], method, note, self.server.key[at]), describe.outcome)
         address = self.client_address if kind is Kind.SERVER else self.server_address
-        peer = mix(*words(np.ascontiguousarray(address[at])), *self._slot_words(at))
         other = self.caches.peers.keys(self.who.workloads, (self.who.client if kind is Kind.SERVER else self.who.server)[at])
-        groups = [outcome, Group(mix(peer, other), describe.peer), Group(self.agents[1][at], describe.agent)]
-        return SpanColumns(kind, groups, self._integers(kind, at), self._texts(kind, rows, at))
+        peer = mix(self.agents[1][at], other, *words(np.ascontiguousarray(address[at])), *self._slot_words(at))
+        groups = [outcome, Group(peer, describe.peer)]
+        return SpanColumns(kind, groups, self._integers(kind, at), texts)
 
     def _slot_words(self, at: Picked) -> U64:
         if not self.options.headers:
@@ -321,7 +329,7 @@ def as_bytes(column: Records) -> U8:
 
 def line_start(records: Records) -> U64:
     """The first bytes of the start line as words (k x n)."""
-    return words(np.ascontiguousarray(target.lines(records)[:, :LINE_SHARED]))
+    return np.ascontiguousarray(matrix(records, "line").view(np.uint64)[:, : LINE_SHARED // 8].T)
 
 
 def shared_words(records: Records) -> U64:

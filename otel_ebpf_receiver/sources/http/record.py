@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 
 import numpy as np
+import numpy.typing as npt
 
 VERSION = 1
 TARGET = 256
@@ -52,6 +53,14 @@ class Direction(enum.IntEnum):
     UNKNOWN = 0
     ARRIVED = 1
     LEFT = 2
+
+
+def matrix(records: npt.NDArray[np.void], name: str) -> npt.NDArray[np.uint8]:
+    """The bytes of a field (n x its size), which is zero behind a text; a view."""
+    assert records.dtype.fields is not None
+    kind, begin = records.dtype.fields[name][:2]
+    raw = np.ascontiguousarray(records).view(np.uint8).reshape(len(records), records.dtype.itemsize)
+    return raw[:, begin : begin + kind.itemsize]
 
 
 def dtype(target: int = TARGET, slots: int = 0) -> np.dtype[np.void]:

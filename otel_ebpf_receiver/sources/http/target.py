@@ -11,6 +11,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from otel_ebpf_receiver.sources.http.record import matrix
 from otel_ebpf_receiver.telemetry.columns import I64, U8, Bools, Records
 
 AUTHORITY = 64
@@ -72,22 +73,14 @@ def split(records: Records, rows: Picked = slice(None), *, cut: Bools, connect: 
 def odd(records: Records, *, connect: Bools) -> npt.NDArray[np.intp]:
     """The few rows whose target is no path, or whose method is so long that it is not told here."""
     # hot: benchmarks/cpu.py
-    first = lines(records).view(np.uint64)[:, 0] >> 8 * (records["method_len"].astype(np.uint64) + 1)
+    first = matrix(records, "line").view(np.uint64)[:, 0] >> 8 * (records["method_len"].astype(np.uint64) + 1)
     return np.flatnonzero((first.astype(np.uint8) != ord("/")) | connect)
-
-
-def lines(records: Records) -> U8:
-    """The start lines as far as they are kept (n x 8k, zero behind them); a view."""
-    assert records.dtype.fields is not None
-    begin = records.dtype.fields["line"][1]
-    raw = np.ascontiguousarray(records).view(np.uint8).reshape(len(records), records.dtype.itemsize)
-    return raw[:, begin : begin + records.dtype.fields["line"][0].itemsize]
 
 
 def _targets(records: Records, rows: Picked) -> tuple[U8, I64]:
     """The targets, aligned to the left: each line shifted by its method and the space behind it."""
     # hot: benchmarks/pipeline.py
-    raw, methods = lines(records), records["method_len"][rows].astype(np.int64)
+    raw, methods = matrix(records, "line"), records["method_len"][rows].astype(np.int64)
     kept = raw.shape[1]
     lengths = np.minimum(records["target_len"][rows].astype(np.int64), np.maximum(kept - methods - 1, 0))
     count = max(1, (int(lengths.max(initial=1)) + 7) // 8)
