@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,7 +32,7 @@ from tests.capture.namespaces import Namespace, join, namespace
 
 TAP = "v0"
 SERVER = "10.77.0.2"
-SINK_PORT, CLOSED_PORT, PROMETHEUS_PORT, STATUS_PORT = 4318, 4319, 9464, 14318
+SINK_PORT, GRPC_SINK_PORT, CLOSED_PORT, PROMETHEUS_PORT, STATUS_PORT = 4318, 4317, 4319, 9464, 14318
 CONNECTIONS = 32
 SO_ATTACH_FILTER = 26
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -192,7 +193,7 @@ def agent(
     env: Mapping[str, str] | None = None,
 ) -> Iterator[Watcher]:
     """The agent on the veth, ready, with its status page on, which tells what it has counted. Without `exporters`: OTLP. `prefix`: in front of the whole command."""
-    around = environment(**(env or {}), OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{endpoint}")
+    around = environment(**{"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{endpoint}", **(env or {})})
     exports = [word for name in exporters for word in ("--exporter", name)]
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(f"status: {{enabled: true, port: {STATUS_PORT}}}\nexporters: {{prometheus: {{port: {PROMETHEUS_PORT}}}}}\n{config}\n")
@@ -291,12 +292,46 @@ class _Sink(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def sink(where: Stage) -> Iterator[Watcher]:
-    """An OTLP receiver that throws everything away, in a process of its own."""
+    """An OTLP receiver over HTTP that throws everything away, in a process of its own."""
     with started(where.host.command(sys.executable, __file__), env=environment()) as running:
         _until(lambda: bool(where.get(SINK_PORT, "/") or True))
         yield running
 
 
+@contextlib.contextmanager
+def grpc_sink(where: Stage) -> Iterator[Watcher]:
+    """The same over gRPC."""
+    with started(where.host.command(sys.executable, __file__, "grpc"), env=environment()) as running:
+        _until(lambda: _accepts(where, GRPC_SINK_PORT))
+        yield running
+
+
+def _accepts(where: Stage, port: int) -> bool:
+    with where.host.inside(), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+
+
+def _serve_grpc() -> None:
+    """Answers every call with an empty message, which is a whole answer to either signal. Does not return."""
+    import grpc
+
+    class Everything(grpc.GenericRpcHandler):
+        def service(self, handler_call_details: object) -> grpc.RpcMethodHandler[bytes, bytes]:
+            return grpc.unary_unary_rpc_method_handler(lambda request, context: b"")
+
+    server = grpc.server(ThreadPoolExecutor(2), handlers=[Everything()], options=(("grpc.max_receive_message_length", -1),))
+    server.add_insecure_port(f"127.0.0.1:{GRPC_SINK_PORT}")
+    server.start()
+    server.wait_for_termination()
+
+
+def _serve_http() -> None:
+    ThreadingHTTPServer(("127.0.0.1", SINK_PORT), _Sink).serve_forever()
+
+
 if __name__ == "__main__":
     threading.current_thread().name = "sink"
-    ThreadingHTTPServer(("127.0.0.1", SINK_PORT), _Sink).serve_forever()
+    if sys.argv[1:] == ["grpc"]:
+        _serve_grpc()
+    else:
+        _serve_http()

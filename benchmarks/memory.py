@@ -15,14 +15,14 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from benchmarks._stage import Stage, Watcher, agent, api_server, sink, stage
+from benchmarks._stage import GRPC_SINK_PORT, Stage, Watcher, agent, api_server, grpc_sink, sink, stage
 from benchmarks.machine import describe
 
 CACHE = "/var/cache/otel-ebpf-receiver"
 MUST_MIB = 80
 PODS, PODS_MUST_MIB, PODS_GRPC_MUST_MIB = 5000, 90, 110
 CGROUP_MUST_MIB, PEAK_MUST_MIB = 200, 280
-GRPC = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+GRPC = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{GRPC_SINK_PORT}"}
 MIB = 1 << 20
 
 
@@ -98,7 +98,7 @@ def main() -> None:
     arguments.add_argument("--seconds", type=int, default=10)
     options = arguments.parse_args()
     print(describe())
-    with stage() as where, sink(where):
+    with stage() as where, sink(where), grpc_sink(where):
         print("\nfirst start of a version: compiles; default options, OTLP")
         run(where, options.seconds, 1, fresh_cache=True)
         print("later start: from the cache; default options, OTLP")

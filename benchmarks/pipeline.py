@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from benchmarks.traffic import KnownByPort, SameClock, batches, workloads
-from otel_ebpf_receiver.agent.run import tune_malloc
+from otel_ebpf_receiver import memory
 from otel_ebpf_receiver.export.destination import Signal
 from otel_ebpf_receiver.export.otlp.exporter import OtlpDestination, QueueLimits
 from otel_ebpf_receiver.export.otlp.options import Compression, OtlpOptions
@@ -161,7 +161,7 @@ def sdk(count: int = 20_000) -> tuple[float, float]:
 
 
 def main() -> None:
-    tune_malloc()
+    memory.tune()
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--sdk", action=argparse.BooleanOptionalAction, default=True, help="measure the same work through the SDK too")

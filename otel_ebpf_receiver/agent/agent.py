@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from otel_ebpf_receiver import memory
 from otel_ebpf_receiver.agent import cluster, counting, options
 from otel_ebpf_receiver.agent.ignored import Ignored
 from otel_ebpf_receiver.agent.interval import Interval, Own
@@ -22,6 +23,7 @@ from otel_ebpf_receiver.agent.load import Stop
 from otel_ebpf_receiver.agent.page import health
 from otel_ebpf_receiver.agent.page.live import LivePage
 from otel_ebpf_receiver.agent.relief import Relief
+from otel_ebpf_receiver.agent.slack import Slack
 from otel_ebpf_receiver.agent.watchers import Lines
 from otel_ebpf_receiver.capture.links import Link
 from otel_ebpf_receiver.capture.select import Role, own_addresses, uplinks
@@ -107,6 +109,7 @@ class Agent:
         self._page = LivePage(self._health) if config.status.page else None
         self._line.begun = lambda source: programs.open_records(source.kernel, source.dtype)
         self._relief = Relief(room)
+        self._slack = Slack(memory.give_back)
         self._line.relief = lambda taken: self._relief.look(taken, time.monotonic())
         self._line.watchers = [*(Lines(one) for one in self._consoles), *([self._page] if self._page else [])]
         self._taps = Taps(programs, config.capture)
@@ -151,6 +154,7 @@ class Agent:
             self._cluster.start()
         self._links.start()
         self._kernel.read()
+        memory.forget_start()
         self._say_ready()
 
     def _start_status(self) -> None:
@@ -274,6 +278,7 @@ class Agent:
             if self._page:
                 self._page.step(now_s)
             self._relief.rest(time.monotonic())
+            self._slack.look(taken, now_s)
             poll.poll(FULL_PAUSE_MS if taken > self._full else PAUSE_MS)
 
     def _drain(self, *, is_last: bool = False) -> int:

@@ -19,6 +19,7 @@ from otel_ebpf_receiver.identity.networks import Int32
 from otel_ebpf_receiver.identity.snapshot import OPEN_NS, Certainty, Found, Snapshot, Trait, empty
 from otel_ebpf_receiver.identity.static import Statics
 from otel_ebpf_receiver.telemetry.columns import I64, U8, Bools, Kind
+from otel_ebpf_receiver.telemetry.keys import distinct
 from otel_ebpf_receiver.telemetry.workload import Flows, Identified, Sides, Workload
 
 _SETTLED_MAX = 4096
@@ -144,7 +145,7 @@ class Directory:
     def saw_exports(self, who: Identified, spans: Bools, metrics: Bools) -> None:
         """In these rows the client's own SDK sent spans or metrics."""
         for what, rows in ((Trait.TRACED, spans), (Trait.MEASURED, metrics)):
-            for number in np.unique(who.client[rows]).tolist():
+            for number in distinct(who.client[rows]).tolist():
                 uid = who.workloads[number].attributes.get(K8S_POD_UID) if number >= 0 else None
                 if isinstance(uid, str) and (uid, what) not in self._exporting:
                     if len(self._exporting) >= _SETTLED_MAX:
@@ -200,7 +201,7 @@ class Directory:
                 if len(self._settled) >= _SETTLED_MAX:
                     self._settled.clear()
                 latest = int(flows.start_unix_ns[rows].max())
-                self._settled.update(dict.fromkeys(np.unique(key_of(*halves(addresses[rows]))).tolist(), latest))
+                self._settled.update(dict.fromkeys(distinct(key_of(*halves(addresses[rows]))).tolist(), latest))
 
     def _named(self, snapshot: Snapshot, clients: Int32, servers: Int32, report: _Report, waits: Bools, is_open: bool) -> Identified:
         n, policy, traits = len(waits), self._policy, snapshot.traits

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from otel_ebpf_receiver.telemetry import names
 from otel_ebpf_receiver.telemetry.columns import U64, AttributeValue
+from otel_ebpf_receiver.telemetry.keys import distinct
 from otel_ebpf_receiver.telemetry.workload import Workload
 
 
@@ -26,7 +27,7 @@ class Peers:
             self._table, self._keys = workloads, np.zeros(len(workloads) + 1, np.uint64)
             self._is_known = np.zeros(len(workloads) + 1, bool)
             self._is_known[-1] = True
-        new = np.unique(which[~self._is_known[which]])
+        new = distinct(which[~self._is_known[which]])
         for index in new.tolist():
             self._keys[index] = hash(tuple(self.attributes(workloads, index).items())) & 0xFFFFFFFFFFFFFFFF
             self._is_known[index] = True

@@ -15,6 +15,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMes
 
 from otel_ebpf_receiver.telemetry import names
 from otel_ebpf_receiver.telemetry.columns import I64, AttributeValue
+from otel_ebpf_receiver.telemetry.keys import distinct
 from otel_ebpf_receiver.telemetry.wire import field, key_values, varint
 from otel_ebpf_receiver.telemetry.workload import Workload
 
@@ -54,7 +55,7 @@ class Resources:
             self._of_table[-1] = HOST
         out = self._of_table[which]
         if (out < 0).any():
-            for index in np.unique(which[out < 0]).tolist():
+            for index in distinct(which[out < 0]).tolist():
                 self._of_table[index] = self._number({**self._lent, **workloads[index].attributes, **self._own})
             out = self._of_table[which]
         return out

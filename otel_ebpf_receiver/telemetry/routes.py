@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from otel_ebpf_receiver.telemetry import names, template
 from otel_ebpf_receiver.telemetry.columns import I64, U8, U64, Bools
-from otel_ebpf_receiver.telemetry.keys import KeyIndex, Recent, mix, text_keys, words
+from otel_ebpf_receiver.telemetry.keys import KeyIndex, Recent, distinct, mix, text_keys, words
 from otel_ebpf_receiver.telemetry.workload import Workload
 
 OVERFLOW = "/{overflow}"
@@ -128,7 +128,7 @@ class Routes:
             self._of_table[-1] = self._service("")
         out = self._of_table[which]
         if (out < 0).any():
-            for index in np.unique(which[out < 0]).tolist():
+            for index in distinct(which[out < 0]).tolist():
                 self._of_table[index] = self._service(str(workloads[index].attributes.get(names.SERVICE_NAME, "")))
             out = self._of_table[which]
         return out

@@ -65,9 +65,8 @@ class Once:
     def __init__(self, options: OnceOptions | None = None) -> None:
         self._options = options or OnceOptions()
         self._held: Records | None = None
-        self._key = np.zeros(self._options.slots, np.uint64)
-        self._place = np.zeros(self._options.slots, np.int64)
-        self._time_ms = np.full(self._options.slots, -1, np.int64)
+        # Made with the first use, of which there is none while only one tap is watched.
+        self._key, self._place, self._time_ms = np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._has_nobodys = False
         self.copies = 0
         """Records dropped because another copy was kept."""
@@ -90,6 +89,8 @@ class Once:
             self._held = None
         if not len(records):
             return Admitted(records)
+        if not len(self._key):
+            self._make_memory()
         seen = see(records)
         ready = np.ones(len(records), bool) if is_last else self._ready(seen, now_ns)
         if not ready.all():
@@ -98,6 +99,10 @@ class Once:
         kept, arrived = self._best(seen, ranks, now_ns)
         self.copies += len(kept) - int(np.count_nonzero(kept))
         return Admitted(records, arrived) if kept.all() else Admitted(picked(records, kept), arrived[kept])
+
+    def _make_memory(self) -> None:
+        slots = self._options.slots
+        self._key, self._place, self._time_ms = np.zeros(slots, np.uint64), np.zeros(slots, np.int64), np.full(slots, -1, np.int64)
 
     def _ready(self, seen: Seen, now_ns: int) -> Bools:
         hold = self._options.hold_ns

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from otel_ebpf_receiver.telemetry.columns import I64, U8, U64, Bools, Group, Integers, Kind, Part, Prefix, SpanColumns, Text
-from otel_ebpf_receiver.telemetry.keys import mix
+from otel_ebpf_receiver.telemetry.keys import distinct, mix
 from otel_ebpf_receiver.telemetry.wire import Pieces, Rows, key_values, strings, varint_width, whole_strings
 
 _LENGTH_WIDTH = 3
@@ -128,7 +128,7 @@ def _all_heads(columns: SpanColumns, links: Links, behind: I64, rows: npt.NDArra
     if not len(rows) or (layout == layout[0]).all():
         return _heads(columns, links, behind, rows)
     heads, sizes = np.empty(len(rows), object), np.empty(len(rows), np.int64)
-    for which in np.unique(layout):
+    for which in distinct(layout):
         at = np.flatnonzero(layout == which)
         heads[at], sizes[at] = _heads(columns, links, behind[at], rows[at])
     return heads.tolist(), sizes

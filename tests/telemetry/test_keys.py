@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from otel_ebpf_receiver.telemetry.columns import U64
-from otel_ebpf_receiver.telemetry.keys import KeyIndex, Recent, mix, runs, text_keys
+from otel_ebpf_receiver.telemetry.keys import KeyIndex, Recent, distinct, mix, runs, text_keys
 
 
 def test_the_index_finds_what_was_inserted() -> None:
@@ -69,3 +69,15 @@ def test_runs_bound_equal_values() -> None:
     """Runs start where a value changes and end with the column."""
     assert runs(np.array([3, 3, 5, 7, 7])).tolist() == [0, 2, 3, 5]
     assert runs(np.array([], np.int64)).tolist() == [0]
+
+
+def test_distinct_values_are_each_there_once_in_order() -> None:
+    """As `np.unique` gives them, of any number of values."""
+    random = np.random.default_rng(2)
+    for count in (0, 1, 2, 1000):
+        values = random.integers(-5, 20, count)
+
+        found = distinct(values)
+
+        assert found.tolist() == np.unique(values).tolist()
+        assert found.dtype == values.dtype

@@ -15,6 +15,7 @@ from otel_ebpf_receiver.sources.http import lines, names
 from otel_ebpf_receiver.sources.http.columns import HttpView
 from otel_ebpf_receiver.sources.source import Rows
 from otel_ebpf_receiver.telemetry.columns import Bools, Kind
+from otel_ebpf_receiver.telemetry.keys import distinct
 
 ROWS_PER_S = 100
 """Of all listeners together; more than a person reads."""
@@ -69,7 +70,7 @@ class Filter:
         if not self._service:
             return np.ones(len(ends[0]), bool)
         wanted = np.zeros(len(nodes), bool)
-        for place in np.unique(np.concatenate(ends)).tolist():
+        for place in distinct(np.concatenate(ends)).tolist():
             node = nodes[place]
             wanted[place] = node is not None and self._service in f"{node.namespace}/{node.name}".lower()
         out: Bools = wanted[ends[0]] | wanted[ends[1]]

@@ -7,7 +7,6 @@ It gives objects to a sink and keeps a state that a user can read. It never give
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import enum
 import gc
 import logging
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from otel_ebpf_receiver import memory
 from otel_ebpf_receiver.errors import KubernetesError
 from otel_ebpf_receiver.identity.kubernetes import decode
 from otel_ebpf_receiver.identity.kubernetes.client import Api, Refused, Stream, Unreachable
@@ -195,7 +195,7 @@ class Watch:
                 self._sink.replace(self.kind, found)
                 self._version = version
                 self._recover(is_synced=True)
-                _give_back_memory()
+                memory.give_back()
                 return
 
     def _take(self, page: Mapping[str, Any], found: dict[str, Any]) -> None:
@@ -374,9 +374,3 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def _give_back_memory() -> None:
-    """A list leaves the C heap full of holes: give whole free pages back to the kernel."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
