@@ -24,6 +24,7 @@ WORDS = {
     "export": "bounded queues, senders, destinations",
     "status": "own counters, probes, the live page",
     "errors": "the tree of errors",
+    "memory": "what is asked of the allocator and the kernel",
 }
 ROW, TOP, LEFT, WIDTH, STEP = 44, 20, 20, 430, 26
 

@@ -73,7 +73,9 @@ def test_a_failure_is_known_before_pytest_ends(tmp_path: Path) -> None:
     )
     pytest_ = f"{sys.executable} -m pytest -p tests.conftest -p no:cacheprovider --rootdir {tmp_path} {tmp_path}"
 
-    out, last = bash(f"timeout() {{ command timeout --signal=INT --kill-after=1 4 ${{@:4}}; }}; when_time fake 0 {pytest_}", tmp_path / "log", 5)
+    out, last = bash(
+        f"timeout() {{ command timeout --signal=INT --kill-after=1 4 ${{@:4}}; }}; when_time fake 0 {pytest_}", tmp_path / "log", 5
+    )
 
     assert last == "failed"
     assert "FAILED test_it.py::test_fails, call" in out
