@@ -20,8 +20,6 @@ KEPT_ROWS = 1 << 14
 """Records for whose copies there is always memory; more come only after a pause, and get a piece of their own."""
 LOOSE, FEW = 4, 1024
 """So many times the records that came, and a few more, may stay resident."""
-_UNUSED = 2
-"""References to the memory when no array that was handed out lives: the attribute, and the argument of who counts."""
 
 
 class Ring:
@@ -77,7 +75,7 @@ class Ring:
         """Memory for so many records that nobody else has: that of the last drain, unless something of it is still used, or they do not fit."""
         if count > KEPT_ROWS:
             return np.empty(count, self._opaque)
-        if sys.getrefcount(self._memory) > _UNUSED:
+        if sys.getrefcount(self._memory) > self._unused:
             self._map_memory()
         elif count * LOOSE + FEW < self._touched:
             self._pages.madvise(mmap.MADV_DONTNEED)
@@ -89,6 +87,8 @@ class Ring:
         """Pages of their own, of which those are resident that were used: in the heap, blocks of this size leave holes between what stays."""
         self._pages = mmap.mmap(-1, KEPT_ROWS * self.record.itemsize, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._memory = np.frombuffer(self._pages, self._opaque)
+        self._unused = sys.getrefcount(self._memory)
+        """References while no array that was handed out lives; how they are counted differs between versions of Python."""
         self._touched = 0
 
     def close(self) -> None:
