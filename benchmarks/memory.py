@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks._stage import GRPC_SINK_PORT, Stage, Watcher, agent, api_server, grpc_sink, sink, stage
 from benchmarks.machine import describe
+from otel_ebpf_receiver.agent.slack import QUIET_S
 
 CACHE = "/var/cache/otel-ebpf-receiver"
 MUST_MIB = 80
@@ -86,9 +87,9 @@ def run(
         state("ready", running, group, must_mib)
         time.sleep(3)
         state("idle for 3 s", running, group, must_mib)
-        where.load(seconds)
-        state(f"after {seconds} s at saturation", running, group, must_mib)
-        time.sleep(2)
+        rate = where.load(seconds).per_s
+        state(f"after {seconds} s at {rate:,.0f}/s", running, group, must_mib)
+        time.sleep(QUIET_S + 1)
         state("idle again", running, group, must_mib)
         running.stop()
 
