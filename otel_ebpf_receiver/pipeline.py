@@ -17,7 +17,20 @@ from otel_ebpf_receiver.export.queue import Payload
 from otel_ebpf_receiver.sources.pool import ENOUGH, Chosen, Pool, known
 from otel_ebpf_receiver.sources.source import Decoder, Source, SpanView, View
 from otel_ebpf_receiver.telemetry import ids
-from otel_ebpf_receiver.telemetry.columns import I64, U64, AttributeValue, Bools, Group, Kind, Linkage, Points, Records, SpanColumns, picked
+from otel_ebpf_receiver.telemetry.columns import (
+    I64,
+    U64,
+    AttributeValue,
+    Bools,
+    Group,
+    Kind,
+    Linkage,
+    Points,
+    Records,
+    SpanColumns,
+    of_rows,
+    picked,
+)
 from otel_ebpf_receiver.telemetry.exemplars import Sampled as Exemplified
 from otel_ebpf_receiver.telemetry.outbox import Outbox
 from otel_ebpf_receiver.telemetry.patience import Asking, Patience, PatienceOptions
@@ -278,8 +291,8 @@ class Line:
         """Adds observations to the table; how many."""
         count = 0
         for points in many:
-            side = (who.client if points.kind is Kind.CLIENT else who.server)[points.rows]
-            resource = self._resources.numbers(who.workloads, side)
+            side = who.client if points.kind is Kind.CLIENT else who.server
+            resource = self._resources.numbers(who.workloads, of_rows(side, points.rows))
             self.red.observe(points, resource, _exemplars(points, taken.get(points.kind)), now=unix_ns)
             count += len(points.values)
         return count

@@ -204,8 +204,19 @@ class Directory:
                 self._settled.update(dict.fromkeys(distinct(key_of(*halves(addresses[rows]))).tolist(), latest))
 
     def _named(self, snapshot: Snapshot, clients: Int32, servers: Int32, report: _Report, waits: Bools, is_open: bool) -> Identified:
-        n, policy, traits = len(waits), self._policy, snapshot.traits
         is_final = ~waits & (not is_open)
+        silent, uncounted = self._left_out(snapshot, clients, servers, report, is_final) if snapshot.leaves_out else (None, None)
+        unnamed = (report.client & (servers < 0)) | (report.server & (clients < 0))
+        self.counters.unnamed_peers += int(np.count_nonzero(unnamed & is_final))
+        self.counters.identified += int(np.count_nonzero(is_final))
+        joined = report.server & (report.client | report.joined)
+        return Identified(
+            snapshot.workloads, servers, clients, report.server, report.client, joined, silent, uncounted, waits, report.masked
+        )
+
+    def _left_out(self, snapshot: Snapshot, clients: Int32, servers: Int32, report: _Report, is_final: Bools) -> tuple[Sides, Sides]:
+        """Who must not become spans, and who not metrics. Takes back the report, in place, of whom nothing is told."""
+        n, policy, traits = len(is_final), self._policy, snapshot.traits
         silent, uncounted = Sides(np.zeros(n, bool), np.zeros(n, bool)), Sides(np.zeros(n, bool), np.zeros(n, bool))
         for kind, side, is_reported in ((Kind.CLIENT, clients, report.client), (Kind.SERVER, servers, report.server)):
             is_wanted = np.where(side >= 0, traits[side] & _SELECTED != 0, snapshot.reports_unknown)
@@ -217,13 +228,7 @@ class Directory:
             # Who is told of in no way is not reported at all.
             is_reported &= ~(traced & measured)
             silent.of(kind)[:], uncounted.of(kind)[:] = traced, measured
-        unnamed = (report.client & (servers < 0)) | (report.server & (clients < 0))
-        self.counters.unnamed_peers += int(np.count_nonzero(unnamed & is_final))
-        self.counters.identified += int(np.count_nonzero(is_final))
-        joined = report.server & (report.client | report.joined)
-        return Identified(
-            snapshot.workloads, servers, clients, report.server, report.client, joined, silent, uncounted, waits, report.masked
-        )
+        return silent, uncounted
 
     def _count(self, deselected: Bools, traced: Bools, measured: Bools, is_final: Bools) -> None:
         counters = self.counters

@@ -107,6 +107,8 @@ class Snapshot:
     networks: Networks
     network_certainty: U8
     """Of no network, and of each."""
+    leaves_out: bool
+    """Somebody is not reported, or in part: deselected, instrumented, or unknown."""
     is_cluster: bool = False
     """Kubernetes is on: a side is reported for its tap, not just for answering."""
     is_current: bool = False
@@ -116,6 +118,9 @@ class Snapshot:
     def find(self, addresses: U8, times_unix_ns: U64, ports: I64 | None = None) -> Found:
         """Who has `addresses` (u8, n x 16) at these times. `ports` (m): what the last m were listened on; of others it means nothing."""
         # hot: benchmarks/identity.py
+        if not self.holders.nobody and len(self.network_certainty) == 1:
+            # Nothing is claimed, as always where Kubernetes is off.
+            return Found(np.full(len(addresses), -1, np.int32), np.zeros(len(addresses), np.uint8))
         claims = self.claims
         row = self.holders.find(*halves(addresses))
         is_held = claims.start_ns.take(row) <= times_unix_ns
@@ -196,9 +201,11 @@ def build(
     ranges = np.array([(b"", 0, OPEN_NS, OPEN_NS, claim.workload, claim.group) for claim in networks], CLAIM)
     columns = np.concatenate((ordered[last], _NOBODY, ranges, ordered[is_earlier]))
     port_keys, port_workload = _ports(ports)
+    known = np.array([*traits, 0], np.uint16)
     return Snapshot(
         workloads=tuple(workloads),
-        traits=np.array([*traits, 0], np.uint16),
+        traits=known,
+        leaves_out=not reports_unknown or bool((known[:-1] & (Trait.SELECTED | Trait.INSTRUMENTED) != Trait.SELECTED).any()),
         holders=Holders(high[last], low[last]),
         claims=Claims(
             start_ns=columns["start_ns"].copy(),

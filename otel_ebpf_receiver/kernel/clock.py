@@ -52,6 +52,8 @@ class Clock:
 
     def offsets_ns(self, monotonic_ns: NDArray[np.uint64] | NDArray[np.int64]) -> NDArray[np.int64]:
         """What to add to times near each of `monotonic_ns` (int64 array of the same shape): one per exchange, taken at its start."""
+        if len(self._offsets) == 1:
+            return np.full(len(monotonic_ns), self._offsets[0])
         at = np.searchsorted(self._since, monotonic_ns.astype(np.int64), side="right") - 1
         return self._offsets[np.maximum(at, 0)]
 

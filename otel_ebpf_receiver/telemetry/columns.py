@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Records = npt.NDArray[np.void]
+_T = TypeVar("_T", bound=np.generic)
 
 
 def opaque(records: Records) -> Records:
@@ -30,6 +32,11 @@ def opaque(records: Records) -> Records:
 def picked(records: Records, rows: npt.NDArray[np.intp] | Bools) -> Records:
     """Some of the rows, copied."""
     return opaque(records)[rows].view(records.dtype)
+
+
+def of_rows(column: npt.NDArray[_T], rows: npt.NDArray[np.intp]) -> npt.NDArray[_T]:
+    """Some rows of a column, in their order; the column itself where that is all."""
+    return column if len(rows) == len(column) else column.take(rows)
 
 
 AttributeValue = str | bool | int | float | tuple[str, ...]

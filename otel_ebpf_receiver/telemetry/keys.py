@@ -57,7 +57,7 @@ def text_keys(texts: U8, lengths: npt.NDArray[np.integer]) -> U64:
     columns = texts.view(np.uint64)
     first, *more = np.ascontiguousarray(columns[:, :_STEP].T)
     keys = mix(first, *more, *_absent(1 + len(more)))
-    rows = np.flatnonzero(lengths > 8 * _STEP)
+    rows = (lengths > 8 * _STEP).nonzero()[0]
     for begin in range(_STEP, columns.shape[1], _STEP):
         if not rows.size:
             break
@@ -86,7 +86,7 @@ class Recent:
     def find(self, keys: U64) -> tuple[U64, npt.NDArray[np.intp]]:
         """The value of each key, and the rows where there is none."""
         places = self._places(keys)
-        return self._values.take(places), np.flatnonzero(self._keys.take(places) != keys)
+        return self._values.take(places), (self._keys.take(places) != keys).nonzero()[0]
 
     def put(self, keys: U64, values: U64) -> None:
         places = self._places(keys)
@@ -122,7 +122,7 @@ class KeyIndex:
         found = self._values.take(slots)
         is_other = self._keys.take(slots) != keys
         is_other &= found >= 0
-        rest = np.flatnonzero(is_other)
+        rest = is_other.nonzero()[0]
         mask = (1 << self._bits) - 1
         while rest.size:
             there = (slots[rest] + 1) & mask
@@ -143,7 +143,7 @@ class KeyIndex:
     def number(self, keys: U64, make: Callable[[int], int]) -> npt.NDArray[np.int32]:
         """The number of each key; `make(row)` gives that of a key not met before, for the first row that has it."""
         found = self.find(keys)
-        missing = np.flatnonzero(found < 0)
+        missing = (found < 0).nonzero()[0]
         if missing.size:
             new, first, where = np.unique(keys[missing], return_index=True, return_inverse=True)
             made = np.array([make(int(missing[row])) for row in first], np.int32)

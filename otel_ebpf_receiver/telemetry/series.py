@@ -91,7 +91,7 @@ class Series:
         # hot: benchmarks/pipeline.py
         keys = mix(points.group.key, resource)
         slots = self._index.find(keys).astype(np.intp)
-        missing = np.flatnonzero(slots < 0)
+        missing = (slots < 0).nonzero()[0]
         if missing.size:
             self._admit(points, resource, keys, missing, start)
             slots = self._index.find(keys).astype(np.intp)

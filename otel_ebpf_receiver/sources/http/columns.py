@@ -43,6 +43,8 @@ from otel_ebpf_receiver.telemetry.sampling import Candidates
 from otel_ebpf_receiver.telemetry.workload import Flows, Identified
 
 CONNECT = METHODS.index("CONNECT")
+# hot: benchmarks/cpu.py. Plain numbers: before Python 3.12 reading a member of an enum costs as much as a numpy call.
+_NONE, _CLIENT = int(Error.NONE), int(Side.CLIENT)
 LINE_SHARED = 64
 """Bytes at the start of the line from which ids and sameness are made."""
 
@@ -63,10 +65,8 @@ class HttpView:
         self.records, self.options, self.caches = records, options, caches
         self.status = records["status"].astype(np.int64)
         self.error = records["error"].astype(np.int64)
-        self.closed_by = records["side"].astype(np.int64)
         self.method = records["method"].astype(np.int64)
-        self._broken: Bools = self.error != Error.NONE
-        self._not_by_client: Bools = self.closed_by != Side.CLIENT
+        self._broken: Bools = self.error != _NONE
         self.client_address, self.server_address = as_bytes(records["client_address"]), as_bytes(records["server_address"])
         self._times(offsets_ns)
         self.flows = Flows(
@@ -78,6 +78,14 @@ class HttpView:
             records["server_port"].astype(np.int64),
             self.start_unix_ns,
         )
+
+    @cached_property
+    def closed_by(self) -> I64:
+        return self.records["side"].astype(np.int64)
+
+    @cached_property
+    def _not_by_client(self) -> Bools:
+        return np.not_equal(self.closed_by, _CLIENT)
 
     @cached_property
     def targets(self) -> target.Targets:
@@ -189,7 +197,7 @@ class HttpView:
     @property
     def may_export(self) -> bool:
         """Whether any User-Agent begins as those do that send telemetry."""
-        return self.caches.agents.may_export(self.records["agent"])
+        return self.caches.agents.may_export(self.agent)
 
     @cached_property
     def agents(self) -> tuple[npt.NDArray[np.int32], U64]:
@@ -222,18 +230,19 @@ class HttpView:
         """Everything about how an exchange went that attributes tell: method, status, version, error."""
         records = self.records
         packed = self.status[rows] | self.method[rows] << 16 | records["minor"][rows].astype(np.int64) << 24
-        # Only what an attribute shows may be in the key, or one series would be there twice: an error status hides how the message ended.
-        shown = self.is_broken(kind) & (self.status < (500 if kind is Kind.SERVER else 400))
-        packed |= shown[rows] * (self.error[rows] << 32)
-        if kind is Kind.SERVER:
+        if self._broken.any():
+            # Only what an attribute shows may be in the key, or one series would be there twice: an error status hides how the message ended.
+            shown = self.is_broken(kind) & (self.status < (500 if kind is Kind.SERVER else 400))
+            packed |= shown[rows] * (self.error[rows] << 32)
+        if kind is Kind.SERVER and self._odd[1] is not None:
             packed |= self.https[rows].astype(np.int64) << 40
-        return packed.astype(np.uint64)
+        return packed.view(np.uint64)
 
     def _measured_rows(self) -> Iterator[tuple[Kind, Rows]]:
         """Rows that metrics of each kind are made of; only kinds that have any."""
         for kind in (Kind.SERVER, Kind.CLIENT):
             reported = self.wanted(kind) if self.who.uncounted is None else self.wanted(kind) & ~self.who.uncounted.of(kind)
-            if (rows := np.flatnonzero(reported)).size:
+            if (rows := reported.nonzero()[0]).size:
                 yield kind, rows
 
     def active(self) -> Iterator[Points]:

@@ -10,7 +10,7 @@ import numpy as np
 from otel_ebpf_receiver.sources.http import names
 from otel_ebpf_receiver.sources.http.options import HttpOptions
 from otel_ebpf_receiver.sources.source import Rows
-from otel_ebpf_receiver.telemetry.columns import Group, Instrument, Kind, Points
+from otel_ebpf_receiver.telemetry.columns import Group, Instrument, Kind, Points, of_rows
 
 if TYPE_CHECKING:
     from otel_ebpf_receiver.sources.http.columns import HttpView
@@ -56,7 +56,7 @@ def all_instruments(options: HttpOptions) -> list[Instrument]:
 
 def measured(view: HttpView, kind: Kind, rows: Rows, group: Group) -> Iterator[Points]:
     """Observations of every instrument that is on; what has no answer has no first byte and no answer's size."""
-    yield Points(DURATION[kind], kind, rows, view.duration[rows] / 1e9, group)
+    yield Points(DURATION[kind], kind, rows, of_rows(view.duration, rows) / 1e9, group)
     if not (view.options.first_byte or view.options.body_sizes):
         return
     answered = np.flatnonzero(view.answered[rows])

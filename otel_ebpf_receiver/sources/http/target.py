@@ -74,7 +74,9 @@ def odd(records: Records, *, connect: Bools) -> npt.NDArray[np.intp]:
     """The few rows whose target is no path, or whose method is so long that it is not told here."""
     # hot: benchmarks/cpu.py
     first = matrix(records, "line").view(np.uint64)[:, 0] >> 8 * (records["method_len"].astype(np.uint64) + 1)
-    return np.flatnonzero((first.astype(np.uint8) != ord("/")) | connect)
+    is_odd: Bools = first.astype(np.uint8) != ord("/")
+    is_odd |= connect
+    return is_odd.nonzero()[0]
 
 
 def _targets(records: Records, rows: Picked) -> tuple[U8, I64]:
