@@ -23,7 +23,7 @@ from typing import IO, Any
 import numpy as np
 
 from otel_ebpf_receiver.identity.address import packed
-from otel_ebpf_receiver.identity.directory import Behind, Directory
+from otel_ebpf_receiver.identity.directory import Behind, Directory, find_both
 from otel_ebpf_receiver.identity.kubernetes.client import Access, Api
 from otel_ebpf_receiver.identity.kubernetes.cluster import Cluster
 from otel_ebpf_receiver.identity.kubernetes.rows import Options
@@ -173,12 +173,12 @@ def _has_seen(cluster: Cluster, events: int) -> bool:
 def _lookup(directory: Directory) -> None:
     snapshot, random = directory.snapshot, np.random.default_rng(1)
     directory.watch_taps(dict.fromkeys(range(1, 101), Behind.WORKLOAD))
-    keys = np.sort(random.integers(0, 1 << 63, len(snapshot.holders.low), np.int64))
+    keys = np.sort(random.integers(0, 1 << 63, len(snapshot.holders.words), np.int64))
     for rows in (2_000, SLICE):
         flows = _flows(snapshot, random, rows)
         wanted = keys[random.integers(0, len(keys), 2 * rows)]
         (find_ns, find_least), (whole_ns, whole_least) = (
-            _ns(partial(_both, snapshot, flows), rows),
+            _ns(partial(find_both, snapshot, flows), rows),
             _ns(partial(directory.identify, flows), rows),
         )
         bare_ns, bare_least = _ns(partial(np.searchsorted, keys, wanted), rows)
@@ -189,17 +189,9 @@ def _lookup(directory: Directory) -> None:
         print(f"                                    a bare binary search for as many keys {bare_ns:.0f}, least {bare_least:.0f}")
 
 
-def _both(snapshot: Snapshot, flows: Flows) -> None:
-    addresses, times = (
-        np.concatenate((flows.client_address, flows.server_address)),
-        np.concatenate((flows.start_unix_ns, flows.start_unix_ns)),
-    )
-    snapshot.find(addresses, times, flows.server_port)
-
-
 def _flows(snapshot: Snapshot, random: np.random.Generator, rows: int) -> Flows:
     """Each side somebody known at random; one row in ten with a client from outside."""
-    known = np.stack((snapshot.holders.high[:-1], snapshot.holders.low[:-1]), axis=1).view(np.uint8)
+    known = snapshot.holders.words[:-1].view(np.uint8)
     client, server = known[random.integers(0, len(known), rows)].copy(), known[random.integers(0, len(known), rows)].copy()
     client[::10] = np.frombuffer(packed("203.0.113.9"), np.uint8)
     return Flows(

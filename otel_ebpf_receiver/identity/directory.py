@@ -25,6 +25,8 @@ from otel_ebpf_receiver.telemetry.workload import Flows, Identified, Sides, Work
 _SETTLED_MAX = 4096
 _SETTLED_NS = 60 * 10**9
 _TAPS_MAX = 1 << 24
+_TOGETHER_MAX = 4096
+"""Beyond so many rows columns of both sides are so long that the C library asks the kernel for each anew."""
 _ARRIVED, _LEFT = 1, 2
 # hot: benchmarks/identity.py. Plain numbers: before Python 3.12 reading a member of an enum costs as much as a numpy call.
 _LOCAL, _HOST, _NODE, _SELECTED, _TRACED, _MEASURED, _AUDIBLE = (
@@ -120,7 +122,7 @@ class Directory:
         """
         # hot: benchmarks/identity.py
         snapshot = self.snapshot
-        client, server = _find(snapshot, flows)
+        client, server = find_both(snapshot, flows)
         behind = self._behind(flows.tap)
         if not snapshot.is_cluster:
             clients, servers = self._with_static(snapshot, flows, client.workload, server.workload)
@@ -187,7 +189,7 @@ class Directory:
         for side, addresses in ((client, flows.client_address), (server, flows.server_address)):
             rows = _doubtful(side, waits)
             if rows.size:
-                distinct, where = np.unique(key_of(*halves(addresses[rows])), return_inverse=True)
+                distinct, where = np.unique(key_of(halves(addresses[rows])), return_inverse=True)
                 latest = int(flows.start_unix_ns[rows].max())
                 is_settled = np.array([latest - self._settled.get(key, -_SETTLED_NS) < _SETTLED_NS for key in distinct.tolist()])
                 # Whose owner ended a moment ago has another soon, or nobody asks there any more: those who waited in vain say nothing about those who come.
@@ -201,7 +203,7 @@ class Directory:
                 if len(self._settled) >= _SETTLED_MAX:
                     self._settled.clear()
                 latest = int(flows.start_unix_ns[rows].max())
-                self._settled.update(dict.fromkeys(distinct(key_of(*halves(addresses[rows]))).tolist(), latest))
+                self._settled.update(dict.fromkeys(distinct(key_of(halves(addresses[rows]))).tolist(), latest))
 
     def _named(self, snapshot: Snapshot, clients: Int32, servers: Int32, report: _Report, waits: Bools, is_open: bool) -> Identified:
         is_final = ~waits & (not is_open)
@@ -241,9 +243,14 @@ def _unnamed(snapshot: Snapshot, workload: Int32) -> npt.NDArray[np.intp]:
     return np.flatnonzero((workload < 0) | (snapshot.traits[workload] & _NODE != 0))
 
 
-def _find(snapshot: Snapshot, flows: Flows) -> tuple[Found, Found]:
-    """Clients and servers in one go: of a small batch most of the cost does not depend on the number of rows."""
+def find_both(snapshot: Snapshot, flows: Flows) -> tuple[Found, Found]:
+    """Clients and servers: in one go, for of a small batch most of the cost does not depend on the number of rows."""
+    # hot: benchmarks/identity.py
     n = len(flows.tap)
+    if n > _TOGETHER_MAX:
+        return snapshot.find(flows.client_address, flows.start_unix_ns), snapshot.find(
+            flows.server_address, flows.start_unix_ns, flows.server_port
+        )
     addresses, times = (
         np.concatenate((flows.client_address, flows.server_address)),
         np.concatenate((flows.start_unix_ns, flows.start_unix_ns)),

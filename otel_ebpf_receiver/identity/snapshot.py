@@ -84,8 +84,8 @@ class Claims:
     """Columns of claims: the latest of each address in the order of `holders`, nobody's, those of networks, and then the earlier ones by
     address and start."""
 
-    start_ns: U64
-    end_ns: U64
+    span_ns: U64
+    """Start and end (n x 2)."""
     until_ns: U64
     workload: Int32
     ports: I64
@@ -106,7 +106,7 @@ class Snapshot:
     port_workload: Int32
     networks: Networks
     network_certainty: U8
-    """Of no network, and of each."""
+    """Of each network, and at the end of none."""
     leaves_out: bool
     """Somebody is not reported, or in part: deselected, instrumented, or unknown."""
     is_cluster: bool = False
@@ -117,51 +117,55 @@ class Snapshot:
 
     def find(self, addresses: U8, times_unix_ns: U64, ports: I64 | None = None) -> Found:
         """Who has `addresses` (u8, n x 16) at these times. `ports` (m): what the last m were listened on; of others it means nothing."""
-        # hot: benchmarks/identity.py
+        # hot: benchmarks/identity.py. Of a batch of 2,000 half is what the calls of numpy take by themselves: few, methods, both halves and both ends at once.
         if not self.holders.nobody and len(self.network_certainty) == 1:
             # Nothing is claimed, as always where Kubernetes is off.
             return Found(np.full(len(addresses), -1, np.int32), np.zeros(len(addresses), np.uint8))
         claims = self.claims
-        row = self.holders.find(*halves(addresses))
-        is_held = claims.start_ns.take(row) <= times_unix_ns
-        is_held &= times_unix_ns < claims.end_ns.take(row)
-        certainty = is_held.astype(np.uint8)
-        rest = np.flatnonzero(~is_held)
+        words = halves(addresses)
+        row = self.holders.find(words)
+        span_ns = claims.span_ns.take(row, axis=0)
+        is_held = span_ns[:, 0] <= times_unix_ns
+        is_held &= times_unix_ns < span_ns[:, 1]
+        certainty = is_held.view(np.uint8)
+        (rest,) = (~is_held).nonzero()
         if rest.size:
-            self._search(rest, row, times_unix_ns, certainty)
-            rest = rest[certainty.take(rest) == 0]
-            network = self.networks.find(addresses.take(rest, axis=0)) + 1
-            row[rest] = self.holders.nobody + network
+            rest = self._search(rest, row, times_unix_ns, certainty)
+            network = self.networks.find_halves(words.take(rest, axis=0))
+            row[rest] = network + (self.holders.nobody + 1)
             certainty[rest] = self.network_certainty.take(network)
         workload = claims.workload.take(row)
         if ports is not None and len(ports):
             self._by_port(ports, claims.ports.take(row[-len(ports) :]), workload[-len(ports) :])
         return Found(workload, certainty)
 
-    def _search(self, rest: npt.NDArray[np.intp], row: npt.NDArray[np.intp], times: U64, certainty: U8) -> None:
-        """In place, for `rest` of the rows: earlier claims of the same address from the latest on, then all again in their grace."""
-        nobody, start_ns = self.holders.nobody, self.claims.start_ns
-        rest = rest[row.take(rest) != nobody]
-        if not rest.size:
-            return
+    def _search(self, rest: npt.NDArray[np.intp], row: npt.NDArray[np.intp], times: U64, certainty: U8) -> npt.NDArray[np.intp]:
+        """In place, for `rest` of the rows: earlier claims of the same address from the latest on, then all again in their grace. Who is left."""
+        nobody, (start_ns, end_ns) = self.holders.nobody, self.claims.span_ns.T
+        is_known = row.take(rest) != nobody
+        if not is_known.any():
+            return rest
+        all_rest, rest = rest, rest[is_known]
         holder, time = row.take(rest), times.take(rest)
         first, end = self.earlier.take(holder), self.earlier.take(holder + 1)
-        for ends_ns, how in ((self.claims.end_ns, Certainty.EXACT), (self.claims.until_ns, Certainty.GRACE)):
+        for ends_ns, how in ((end_ns, Certainty.EXACT), (self.claims.until_ns, Certainty.GRACE)):
             for back in range(int((end - first).max(initial=-1)) + 1):
                 at = np.where(end - back >= first, end - back, nobody) if back else holder
                 hit = (start_ns.take(at) <= time) & (time < ends_ns.take(at))
                 row[rest[hit]], certainty[rest[hit]] = at[hit], how
                 left = ~hit
                 rest, holder, time, first, end = rest[left], holder[left], time[left], first[left], end[left]
+        left_over: npt.NDArray[np.intp] = all_rest[certainty.take(all_rest) == 0]
+        return left_over
 
     def _by_port(self, ports: npt.NDArray[np.integer], begin: I64, workload: Int32) -> None:
         """Name more exactly, in place, what a port says more about."""
-        rows = np.flatnonzero(begin >= 0)
+        (rows,) = (begin >= 0).nonzero()
         if not rows.size or len(self.port_keys) == 1:
             return
         known, ports = workload.take(rows), ports.take(rows)
         found = self._port(begin.take(rows) + ports)
-        shared = np.flatnonzero((found < 0) & (self.traits.take(known) & _NODE != 0))
+        (shared,) = ((found < 0) & (self.traits.take(known) & _NODE != 0)).nonzero()
         if shared.size:
             found[shared] = self._port(_ports_begin(SHARED) + ports.take(shared))
         workload[rows] = np.where(found >= 0, found, known)
@@ -193,8 +197,8 @@ def build(
     reports_unknown: bool = True,
 ) -> Snapshot:
     """A snapshot of claims (dtype CLAIM) and ports (dtype PORT), in any order. Of claims that start together the later row wins."""
-    ordered, high, low = _ordered(claims)
-    first = np.flatnonzero(_starts(high, low))
+    ordered, words = _ordered(claims)
+    first = np.flatnonzero(_starts(words))
     last = np.append(first[1:], len(ordered))[: len(first)] - 1
     is_earlier = np.ones(len(ordered), bool)
     is_earlier[last] = False
@@ -206,10 +210,9 @@ def build(
         workloads=tuple(workloads),
         traits=known,
         leaves_out=not reports_unknown or bool((known[:-1] & (Trait.SELECTED | Trait.INSTRUMENTED) != Trait.SELECTED).any()),
-        holders=Holders(high[last], low[last]),
+        holders=Holders(words[last]),
         claims=Claims(
-            start_ns=columns["start_ns"].copy(),
-            end_ns=columns["end_ns"].copy(),
+            span_ns=np.stack((columns["start_ns"], columns["end_ns"]), axis=1),
             until_ns=columns["until_ns"].copy(),
             workload=columns["workload"].copy(),
             ports=_ports_begin(columns["group"].astype(np.int64)),
@@ -219,7 +222,7 @@ def build(
         port_workload=port_workload,
         networks=Networks((claim.network, number) for number, claim in enumerate(networks)),
         network_certainty=np.array(
-            [Certainty.UNKNOWN, *(Certainty.EXACT if claim.is_exact else Certainty.GUESS for claim in networks)], np.uint8
+            [*(Certainty.EXACT if claim.is_exact else Certainty.GUESS for claim in networks), Certainty.UNKNOWN], np.uint8
         ),
         is_cluster=is_cluster,
         is_current=is_current,
@@ -227,23 +230,23 @@ def build(
     )
 
 
-def _ordered(claims: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.void], U64, U64]:
+def _ordered(claims: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.void], U64]:
     """Claims by address and start, with the halves of their addresses. What has ended is over before its successor begins."""
-    high, low = halves(np.frombuffer(claims["address"].tobytes(), np.uint8).reshape(-1, 16))
-    order = np.lexsort((claims["start_ns"], low, high))
-    claims, high, low = claims[order], high[order], low[order]
-    for row in np.flatnonzero(~_starts(high, low)).tolist():
+    words = halves(np.frombuffer(claims["address"].tobytes(), np.uint8).reshape(-1, 16))
+    order = np.lexsort((claims["start_ns"], words[:, 1], words[:, 0]))
+    claims, words = claims[order], words[order]
+    for row in np.flatnonzero(~_starts(words)).tolist():
         before = claims["end_ns"][row - 1]
         # A pod is started before it is given its address, so its interval may seem to begin inside its predecessor's.
         if before < OPEN_NS and claims["start_ns"][row] < before:
             claims["start_ns"][row] = before
-    return claims, high, low
+    return claims, words
 
 
-def _starts(high: U64, low: U64) -> Bools:
+def _starts(words: U64) -> Bools:
     """Where another address begins."""
-    starts = np.ones(len(high), bool)
-    starts[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    starts = np.ones(len(words), bool)
+    starts[1:] = (words[1:] != words[:-1]).any(axis=1)
     return starts
 
 

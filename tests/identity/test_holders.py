@@ -34,31 +34,31 @@ def test_addresses_are_found_like_in_a_dict(count: int) -> None:
     asked = known + others
     expected = {address: number for number, address in enumerate(known)}
 
-    holders = Holders(*halves(matrix(known)))
+    holders = Holders(halves(matrix(known)))
 
-    assert holders.find(*halves(matrix(asked))).tolist() == [expected.get(one, len(known)) for one in asked]
+    assert holders.find(halves(matrix(asked))).tolist() == [expected.get(one, len(known)) for one in asked]
 
 
 def test_the_unspecified_address_can_be_held() -> None:
     """`::` is an address like others, though the row of nobody looks like it."""
-    holders = Holders(*halves(matrix([mapped(10, 0, 0, 1), bytes(16)])))
+    holders = Holders(halves(matrix([mapped(10, 0, 0, 1), bytes(16)])))
 
-    assert holders.find(*halves(matrix([bytes(16), mapped(10, 0, 0, 1), mapped(10, 0, 0, 2)]))).tolist() == [1, 0, 2]
+    assert holders.find(halves(matrix([bytes(16), mapped(10, 0, 0, 1), mapped(10, 0, 0, 2)]))).tolist() == [1, 0, 2]
 
 
 def test_addresses_that_want_the_same_place_are_all_found() -> None:
     """Thousands of addresses of which many begin at one slot: each is found, and so is that the next one is not there."""
     random_ = random.Random(1)
     wanted: dict[int, list[bytes]] = {}
-    probe = Holders(*halves(matrix([random_.randbytes(16) for _ in range(300)])))
+    probe = Holders(halves(matrix([random_.randbytes(16) for _ in range(300)])))
     pool = [random_.randbytes(16) for _ in range(200_000)]
-    for slot, address in zip(probe._home(*halves(matrix(pool))).tolist(), pool, strict=True):
+    for slot, address in zip(probe._home(halves(matrix(pool))).tolist(), pool, strict=True):
         wanted.setdefault(slot, []).append(address)
     crowded = [one for same in sorted(wanted.values(), key=len)[-6:] for one in same]
     known, strangers = crowded[: 3 * len(crowded) // 4], crowded[3 * len(crowded) // 4 :]
 
-    holders = Holders(*halves(matrix(known + pool[:100])))
+    holders = Holders(halves(matrix(known + pool[:100])))
 
-    found = holders.find(*halves(matrix(known + strangers)))
+    found = holders.find(halves(matrix(known + strangers)))
     assert found.tolist()[: len(known)] == list(range(len(known)))
     assert all(one == holders.nobody or (known + pool[:100])[one] in strangers for one in found.tolist()[len(known) :])
