@@ -139,7 +139,7 @@ def test_numbers_and_memory_come_back_after_many_pods() -> None:
         snapshot = world.snapshot()
 
     assert len(snapshot.workloads) <= before + 1
-    assert len(snapshot.claims.start_ns) <= 8
+    assert len(snapshot.claims.span_ns) <= 8
 
 
 @pytest.mark.parametrize("seed", range(6))
