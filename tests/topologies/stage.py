@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.agent.process import AgentProcess, agent, http_server
+from tests.agent.process import PATIENCE, AgentProcess, agent, http_server
 from tests.capture.namespaces import Namespace, namespace
 from tests.export.receivers import HttpReceiver
 from tests.kubernetes import cluster
@@ -23,7 +23,7 @@ from tests.sources.line import plain
 
 SERVER, CLIENT = 2, 3
 PORT = 8080
-STOP_S = 30.0
+STOP_S = 30.0 * PATIENCE
 GATEWAY, MAC = "169.254.1.1", "ee:ee:ee:ee:ee:ee"
 """The next hop of routed pods, which no device has."""
 SETTINGS = {
@@ -254,8 +254,8 @@ def load(prefix: Sequence[str], url: str, count: int, *arguments: str) -> None:
     """`count` requests, half of them on one connection, the others each on its own; every one must be answered."""
     kept = [f"{url}?{number}" for number in range(count // 2)]
     for urls in (kept, *([f"{url}?{number}"] for number in range(count // 2, count))):
-        command = [*prefix, "curl", "-sS", "-o", "/dev/null", "--max-time", "20", *arguments, *urls]
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        command = [*prefix, "curl", "-sS", "-o", "/dev/null", "--max-time", str(20 * PATIENCE), *arguments, *urls]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=60 * PATIENCE)
 
 
 @dataclass(frozen=True)
