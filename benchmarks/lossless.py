@@ -108,7 +108,9 @@ def run_injected(where: Stage, seconds: int, api: ApiServer) -> None:
     with agent(where, prefix=FIRST, exporters=("otlp", "prometheus"), env=settings(api)) as running:
         counted, cpu_s = settled(where), running.cpu_s()
         with relisting(api, seconds):
-            done = subprocess.run([*FIRST, sys.executable, "-m", "benchmarks._injected", *command], check=True, capture_output=True, text=True)
+            done = subprocess.run(
+                [*FIRST, sys.executable, "-m", "benchmarks._injected", *command], check=True, capture_output=True, text=True
+            )
         cpu_s = running.cpu_s() - cpu_s
         counted = settled(where) - counted
         events = kernel_events(where)

@@ -57,7 +57,8 @@ class Trait(IntFlag):
 
 
 _NODE = int(Trait.NODE)
-"""A plain number: before Python 3.12 reading a member of an enum costs as much as a numpy call."""
+_SELECTED, _REPORTED_WHOLE = int(Trait.SELECTED), int(Trait.SELECTED | Trait.INSTRUMENTED)
+"""Plain numbers: before Python 3.12 reading a member of an enum costs as much as a numpy call."""
 
 
 class Certainty(IntEnum):
@@ -209,7 +210,7 @@ def build(
     return Snapshot(
         workloads=tuple(workloads),
         traits=known,
-        leaves_out=not reports_unknown or bool((known[:-1] & (Trait.SELECTED | Trait.INSTRUMENTED) != Trait.SELECTED).any()),
+        leaves_out=leaves_out(known, reports_unknown),
         holders=Holders(words[last]),
         claims=Claims(
             span_ns=np.stack((columns["start_ns"], columns["end_ns"]), axis=1),
@@ -228,6 +229,11 @@ def build(
         is_current=is_current,
         reports_unknown=reports_unknown,
     )
+
+
+def leaves_out(traits: npt.NDArray[np.uint16], reports_unknown: bool) -> bool:
+    """Of `Snapshot.leaves_out`; `traits` as there."""
+    return not reports_unknown or bool((traits[:-1] & _REPORTED_WHOLE != _SELECTED).any())
 
 
 def _ordered(claims: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.void], U64]:

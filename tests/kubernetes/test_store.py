@@ -266,6 +266,18 @@ def test_only_pods_whose_node_runs_an_agent_make_client_spans() -> None:
     assert world.traits("10.2.0.2") & Trait.ASKS_AUDIBLY
 
 
+def test_a_pod_that_opts_out_where_it_is_is_left_out() -> None:
+    """Nobody moved, and the snapshot says all the same that somebody is not reported any more; and, once the pod is back, that all are."""
+    world = World()
+    seen = []
+
+    for says in ({}, {objects.ENABLED: "false"}, {}):
+        world.put(PODS, cluster.pod("one", "10.1.0.2", annotations=says))
+        seen.append(world.snapshot().leaves_out)
+
+    assert seen == [False, True, False]
+
+
 @pytest.mark.parametrize(
     ("options", "space", "on_space", "on_pod", "is_selected"),
     [

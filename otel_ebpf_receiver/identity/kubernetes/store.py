@@ -164,7 +164,13 @@ class Store:
             self._built = self._build(now_ns)
         # hot: benchmarks/identity.py. Most news is about labels and states: nobody has moved, only who they are is said differently.
         traits = np.append(np.frombuffer(self._slots.traits, np.uint16), np.uint16(0))
-        return replace(self._built, workloads=tuple(self._slots.workloads), traits=traits, is_current=is_current)
+        return replace(
+            self._built,
+            workloads=tuple(self._slots.workloads),
+            traits=traits,
+            leaves_out=snapshots.leaves_out(traits, self._built.reports_unknown),
+            is_current=is_current,
+        )
 
     def _build(self, now_ns: int) -> Snapshot:
         joined = [self._join(kind) for kind in self._rows]
