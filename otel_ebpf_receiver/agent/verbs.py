@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from otel_ebpf_receiver.agent.load import Stop, load, require_interfaces
 from otel_ebpf_receiver.errors import AgentError
 from otel_ebpf_receiver.kernel import preflight as checks
+from otel_ebpf_receiver.kernel.pcap import require
 
 if TYPE_CHECKING:
     from otel_ebpf_receiver.config.schema import Config
@@ -41,6 +42,7 @@ def _print(findings: list[Finding]) -> None:
 def replay(path: str, config: Config, stop: Stop, *, any_architecture: bool) -> int:
     """Prints one JSON object per exchange of a capture file. Raises `AgentError` where it breaks off, after what could be read."""
     checks.require(checks.judge(checks.gather(), any_architecture=any_architecture))
+    require(path)
     with load(config, stop, ["otel_ebpf_receiver.agent.watchers", "otel_ebpf_receiver.agent.options"]) as programs:
         from otel_ebpf_receiver.agent.options import http_options, telemetry_options
         from otel_ebpf_receiver.agent.watchers import Printed
@@ -52,7 +54,8 @@ def replay(path: str, config: Config, stop: Stop, *, any_architecture: bool) -> 
         printed = Printed(source(http_options(config)), telemetry_options(config))
         result = feeding.replay(path, programs, printed.emit)
     sys.stdout.flush()
-    print(result.summary(), file=sys.stderr)
+    if result.frames or not result.error:
+        print(result.summary(), file=sys.stderr)
     if result.error:
         raise AgentError(str(result.error)) from result.error
     return 0

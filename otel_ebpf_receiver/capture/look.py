@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from otel_ebpf_receiver.capture.links import Link
+from otel_ebpf_receiver.capture.select import Role
 from otel_ebpf_receiver.capture.taps import Programs, Tap, Taps, is_one_way
 from otel_ebpf_receiver.capture.watch import list_links
 from otel_ebpf_receiver.config.schema import Capture
@@ -39,7 +40,9 @@ class Sight:
             return ""
         if self.counters.get("tls") or self.counters.get("http2"):
             return "encrypted or HTTP/2 only: with a mesh, look at the plain side of its proxy"
-        return "" if self.packets else "no traffic: calls inside one pod do not cross its interface"
+        if self.packets:
+            return ""
+        return "no traffic" + (": calls inside one pod do not cross its interface" if self.role == Role.WORKLOAD.value else " meanwhile")
 
     def row(self) -> tuple[str, ...]:
         """Cells under `HEADS`."""

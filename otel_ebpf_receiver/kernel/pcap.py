@@ -7,6 +7,7 @@ Files packed by gzip are read as they are.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import os
@@ -40,16 +41,28 @@ class Captured(NamedTuple):
     length: int
 
 
+def require(path: str | os.PathLike[str]) -> None:
+    """Raises CaptureError where there is nothing of that name; opens nothing, for of a pipe that would take the beginning."""
+    with _told(os.fspath(path)):
+        os.stat(path)
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CaptureError(f"capture file {name!r} cannot be opened: {error.strerror}") from error
+
+
 def read(path: str | os.PathLike[str]) -> Iterator[Captured]:
     """Yields the packets of the file in its order.
 
     Raises CaptureError where it cannot be read further, after everything before that was yielded.
     """
     name = os.fspath(path)
-    try:
+    with _told(name):
         file = io.BufferedReader(io.FileIO(name), _BUFFER_BYTES)
-    except OSError as error:
-        raise CaptureError(f"capture file {name!r} cannot be opened: {error.strerror}") from error
     with file:
         stream = _Stream(file, name)
         stream.unpack()

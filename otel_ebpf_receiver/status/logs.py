@@ -56,6 +56,6 @@ class JsonFormatter(logging.Formatter):
     """For log collectors."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One object; fields never hide the three of every record."""
+        """One object: what every record has comes first, and no field hides it."""
         start = {"time": _time(record), "level": record.levelname.lower(), "logger": _part(record), "message": record.getMessage()}
-        return json.dumps({**fields(record), **start}, default=str, ensure_ascii=False)
+        return json.dumps({**start, **fields(record), **start}, default=str, ensure_ascii=False)

@@ -100,6 +100,8 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, content: bytes | None, reas
     assert (code, objects) == (1, [])
     assert reason in messages
     assert "Traceback" not in messages
+    # A count of nothing would only stand before the reason.
+    assert ("frames" in messages) == ("link type" in reason)
 
 
 def test_reader_that_leaves_early_ends_it_quietly(tmp_path: Path) -> None:
