@@ -23,6 +23,7 @@ OVERFLOW = "/{overflow}"
 """The route of a path whose service already has as many templates as it may have."""
 _CACHE_BITS = 15
 _TEMPLATES_MAX = 20_000
+_SKELETONS_MAX = 1 << 14
 Rows = npt.NDArray[np.intp]
 _SERVICES_MAX = 10_000
 
@@ -72,7 +73,7 @@ class Routes:
         self._patterns: list[list[tuple[str, re.Pattern[bytes]]]] = []
         self._table: Sequence[Workload] | None = None
         self._of_table = np.zeros(1, np.int64)
-        self._lines, self._paths, self._skeletons = (Recent(_CACHE_BITS) for _ in range(3))
+        self._lines, self._paths = Recent(_CACHE_BITS), Recent(_CACHE_BITS)
         self._texts: dict[int, str] = {}
         self._forget()
         self.overflowed = 0
@@ -116,10 +117,11 @@ class Routes:
         self._table = None
         self._templates = KeyIndex()
         self._template_routes = np.array([self._overflow], np.uint64)
-        """By number; one more, the first here, serves number -1."""
+        """By number, behind the one of whom there is no number: the overflow value."""
         self._counts = np.zeros(64, np.int64)
-        for cache in (self._lines, self._paths, self._skeletons):
-            cache.clear()
+        self._skeletons = KeyIndex()
+        self._lines.clear()
+        self._paths.clear()
 
     def _of(self, workloads: Sequence[Workload], which: npt.NDArray[np.int32]) -> I64:
         """The number of each row's service; rows of unknown workloads share one."""
@@ -175,16 +177,19 @@ class Routes:
     def _template(self, service: I64, paths: Paths) -> U64:
         skeletons, is_told = template.skeletons(paths.texts)
         keys = Paths(skeletons, paths.lengths, paths.is_cut).keys(service)
-        routes, missing = self._skeletons.find(keys)
-        if not is_told.all():
-            missing = np.union1d(missing, np.flatnonzero(~is_told))
+        if len(self._skeletons) > _SKELETONS_MAX:
+            self._skeletons = KeyIndex()
+        found = self._skeletons.find(keys)
+        missing = ((found < 0) | ~is_told).nonzero()[0]
         if missing.size:
-            routes[missing] = self._template_whole(service[missing], paths.of(missing))
+            found[missing] = self._template_whole(service[missing], paths.of(missing))
             told = missing[is_told[missing]]
-            self._skeletons.put(keys[told], routes[told])
-        return routes
+            new, first = np.unique(keys[told], return_index=True)
+            self._skeletons.insert(new, found[told[first]])
+        return self._template_routes.take(found)
 
-    def _template_whole(self, service: I64, paths: Paths) -> U64:
+    def _template_whole(self, service: I64, paths: Paths) -> npt.NDArray[np.int32]:
+        """The place of each row's template in `_template_routes`."""
         shape = template.shapes(paths.texts, paths.lengths)
         keys = mix(service, *words(shape), paths.is_cut.astype(np.uint64))
         numbers = self._templates.find(keys)
@@ -198,7 +203,7 @@ class Routes:
                     self._templates.insert(np.array([key]), np.array([len(self._template_routes) - 1], np.int32))
                     self._template_routes = np.append(self._template_routes, np.uint64(self._key(text)))
             numbers = self._templates.find(keys)
-        return self._template_routes.take(numbers + 1)
+        return numbers + np.int32(1)
 
     def _key(self, text: str) -> int:
         key = hash(text) & 0xFFFFFFFFFFFFFFFF or 1

@@ -148,7 +148,7 @@ def _heads(columns: SpanColumns, links: Links, behind: I64, rows: npt.NDArray[np
     tail = None
     for text in _near(columns):
         if _is_there(text.present, rows):
-            lengths = text.lengths[rows]
+            lengths = text.lengths.take(rows)
             _text_header(out, text, lengths)
             tail = text.matrix.take(rows, axis=0)[:, : int(lengths.max(initial=0))]
             length += lengths
@@ -180,12 +180,12 @@ def _link(out: Rows, links: Links, rows: npt.NDArray[np.intp]) -> None:
         out.constant(b"\x22\x08")
         out.raw(links.parent.take(rows, axis=0))
     out.constant(b"\x85\x01" + (_FLAGS_CHILD if is_child else _FLAGS_ROOT).to_bytes(4, "little"))
-    out.fixed64(0x39, links.start_unix_ns[rows])
-    out.fixed64(0x41, links.end_unix_ns[rows])
+    out.fixed64(0x39, links.start_unix_ns.take(rows))
+    out.fixed64(0x41, links.end_unix_ns.take(rows))
 
 
-def _integer(out: Rows, integer: Integers, rows: npt.NDArray[np.intp] | slice) -> None:
-    values = integer.values[rows]
+def _integer(out: Rows, integer: Integers, rows: npt.NDArray[np.intp]) -> None:
+    values = integer.values.take(rows)
     width, name = varint_width(values), integer.name.encode()
     out.constant(bytes((0x4A, len(name) + width + 5, 0x0A, len(name))) + name + bytes((0x12, width + 1, 0x18)))
     out.varint(values, width)
