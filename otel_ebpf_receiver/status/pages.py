@@ -56,18 +56,19 @@ class PageServer:
         what: str,
         pages: Mapping[str, Page],
         *,
+        section: str,
         host: str,
         port: int,
         answer_max: int = ANSWER_MAX,
         streams: Mapping[str, Open] | None = None,
     ) -> None:
-        """`what` names it in errors and threads. Raises `AgentError` when the address cannot be had."""
+        """`what` names it in errors and threads, `section` is where the configuration has its `host` and `port`. Raises `AgentError` when the address cannot be had."""
         self._pages = dict(pages)
         self.streams = dict(streams or {})
         self._answer_max = answer_max
         self._lock = threading.Lock()
         self._cache: dict[tuple[str, bool], tuple[float, Answer]] = {}
-        self._server = _bind(self, what, host, port)
+        self._server = _bind(self, f"{what} ({section})", host, port)
         self.address = str(self._server.server_address[0])
         self.port = int(self._server.server_address[1])
         self.is_local = is_loopback(self.address)
@@ -108,7 +109,9 @@ def _bind(owner: PageServer, what: str, host: str, port: int) -> _Server:
         return _Server(owner, host, port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise AgentError(f"{what}: port {port} of '{host}' is taken; choose another port or turn it off") from error
+            raise AgentError(
+                f"{what}: port {port} of '{host}' is taken, perhaps by a second agent; choose another port or turn it off"
+            ) from error
         reason = error.strerror or str(error)
         raise AgentError(f"{what}: cannot listen on '{host}' port {port} ({reason}); choose another address or turn it off") from error
 

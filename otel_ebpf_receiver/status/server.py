@@ -43,7 +43,7 @@ class StatusServer(PageServer):
             "/status": lambda _: (200, "application/json", json.dumps(status(), default=str, indent=1) + "\n"),
             **(more or {}),
         }
-        super().__init__("status server", pages, host=host, port=port, streams=streams)
+        super().__init__("status server", pages, section="status", host=host, port=port, streams=streams)
 
 
 def _probe(holds: bool, yes: str, no: str) -> Answer:

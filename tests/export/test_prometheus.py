@@ -199,5 +199,5 @@ def test_a_taken_port_is_a_clear_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
-        with pytest.raises(AgentError, match=rf"exporter 'prometheus': port {port} .*choose another port"):
+        with pytest.raises(AgentError, match=rf"exporter 'prometheus' \(exporters.prometheus\): port {port} .*choose another port"):
             PrometheusDestination(PrometheusOptions(port=port))

@@ -101,7 +101,7 @@ def test_a_taken_port_is_a_clear_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
-        with pytest.raises(AgentError, match=rf"port {port} .* taken; choose another"):
+        with pytest.raises(AgentError, match=rf"status server \(status\): port {port} .* taken, .*; choose another"):
             StatusServer(Counters(), is_live=bool, is_ready=bool, status=dict, port=port)
 
 

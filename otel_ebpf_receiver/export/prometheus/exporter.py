@@ -47,7 +47,12 @@ class PrometheusDestination:
             complaints=Complaints(logger, {"destination": name, "signal": Signal.METRICS.value}),
         )
         self._server = PageServer(
-            f"exporter '{name}'", {"/metrics": self._page}, host=options.host, port=options.port, answer_max=SCRAPE_MAX
+            f"exporter '{name}'",
+            {"/metrics": self._page},
+            section=f"exporters.{name}",
+            host=options.host,
+            port=options.port,
+            answer_max=SCRAPE_MAX,
         )
         self.port = self._server.port
 
