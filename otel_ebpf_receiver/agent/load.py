@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from otel_ebpf_receiver.kernel.assemble import KernelSource
     from otel_ebpf_receiver.kernel.loader import BuildOptions
     from otel_ebpf_receiver.kernel.programs import Programs
+
+_LOG = logging.getLogger(__name__)
 
 
 class Stop(Protocol):
@@ -66,6 +69,8 @@ def load(config: Config, stop: Stop, modules: Iterable[str] = ()) -> Iterator[Pr
         with stop.held():
             compilation = Compilation([source], options)
             stack.callback(compilation.abort)
+        if not compilation.is_kept:
+            _LOG.info("compiling the kernel side, which takes some seconds; later starts find it done")
         for module in modules:
             importlib.import_module(module)
         with compilation.finish() as programs:

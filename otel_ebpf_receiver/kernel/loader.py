@@ -133,6 +133,11 @@ class Compilation:
         # The verifier takes most of a second: it works while the caller imports. After the child, for a process with threads must not fork.
         self._loading = _Loading(self._kept) if self._kept else None
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether an earlier start compiled the same, so that nothing need be."""
+        return self._kept is not None
+
     def _start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         try:
             return subprocess.Popen(

@@ -41,13 +41,14 @@ def compiler_of(running: AgentProcess) -> int:
 
 
 def test_three_capabilities_are_enough() -> None:
-    """With BPF, PERFMON and NET_RAW and nothing else it compiles, becomes ready, and ends by SIGTERM with 0."""
+    """With BPF, PERFMON and NET_RAW and nothing else it compiles, says so, becomes ready, and ends by SIGTERM with 0."""
     with agent("--interface", "lo", prefix=(*COLD, *LEAST)) as running:
         line = running.ready()
         code = running.stop()
 
     assert "lo" in line
     assert code == 0
+    assert sum("compiling the kernel side" in told for told in running.err.rest()) == 1
 
 
 def test_nothing_is_left_of_the_compiler() -> None:

@@ -118,4 +118,4 @@ def test_reader_that_leaves_early_ends_it_quietly(tmp_path: Path) -> None:
         process.wait(PATIENCE_S)
 
     assert first["url.path"] == "/00000000"
-    assert messages == ""
+    assert [line for line in messages.splitlines() if "compiling the kernel side" not in line] == []
