@@ -1,4 +1,4 @@
-"""The straight line: drain, decode, once, identify, sample, observe, encode, queue; per batch, on one thread.
+"""The straight line: drain, decode, once, identify, sample, encode, queue, observe; per batch, on one thread.
 
 `Line.run` is the function to read. It knows no source, no exporter and no clock: records come from transports, times from the caller, finished
 requests go to sinks. Nothing here runs once per record.

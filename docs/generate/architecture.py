@@ -14,7 +14,7 @@ PACKAGE = "otel_ebpf_receiver"
 WORDS = {
     "cli": "arguments, exit codes, the log's form",
     "agent": "what exists, in which order it starts and stops",
-    "pipeline": "drain, once, identify, sample, observe, encode, queue",
+    "pipeline": "drain, once, identify, sample, encode, queue, observe",
     "sources": "one folder per kind of observation: HTTP",
     "capture": "interfaces: which there are, which are watched",
     "identity": "who is behind an address",
