@@ -11,6 +11,7 @@ import json
 import os
 import select
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -105,7 +106,10 @@ class Stream:
 
     def is_quiet(self) -> bool:
         """Nothing more has arrived than the lines that were given: now is the time to wait."""
-        return self._sock is not None and self._sock.fileno() >= 0 and not self._poll.poll(0)
+        sock = self._sock
+        if sock is None or sock.fileno() < 0 or (isinstance(sock, ssl.SSLSocket) and sock.pending()):
+            return False
+        return not self._poll.poll(0)
 
     def _pieces(self) -> Iterator[bytes]:
         if not self._response.chunked or self._response.headers.get("Content-Encoding"):
