@@ -64,8 +64,11 @@ static __always_inline u32 dissect(struct __sk_buff *skb, struct segment *p, u8 
     p->destination[0] = ip->destination[0]; p->destination[1] = ip->destination[1];
   } else return COUNT_not_ip;
   struct tcp_header *tcp = (void *)(frame + BEGINNING);
-  if (likely(off + sizeof *tcp <= there)) tcp = (void *)(frame + off);
-  else if (bpf_skb_load_bytes(skb, off, tcp, sizeof *tcp)) return COUNT_malformed;     // behind long extension headers
+  u64 at = off;
+  if (likely(off + sizeof *tcp <= there)) {
+    barrier_var(at); at &= BEGINNING - 1; barrier_var(at);      // Linux 5.10 forgets the bound
+    tcp = (void *)(frame + at);
+  } else if (bpf_skb_load_bytes(skb, off, tcp, sizeof *tcp)) return COUNT_malformed;     // behind long extension headers
   u32 doff = (tcp->offset >> 4) * 4;
   off += doff;
   if (unlikely(doff < 20 || total < off)) return COUNT_malformed;
