@@ -26,6 +26,7 @@ from otel_ebpf_receiver.export.destination import Signal
 from otel_ebpf_receiver.export.otlp.exporter import OtlpDestination, QueueLimits
 from otel_ebpf_receiver.export.otlp.options import Compression, OtlpOptions
 from otel_ebpf_receiver.export.queue import Payload
+from otel_ebpf_receiver.kernel.room import Room
 from otel_ebpf_receiver.pipeline import Line, TelemetryOptions
 from otel_ebpf_receiver.sources.http import source
 from otel_ebpf_receiver.sources.http.options import HttpOptions
@@ -73,12 +74,15 @@ class Feed:
 
     def __init__(self, prepared: list[Records]) -> None:
         self._prepared = prepared
+        self._room = Room(prepared[0].dtype)
         self._next = 0
 
     def drain(self) -> Records:
         self._next += 1
         batch = self._prepared[self._next - 1]
-        return batch.view(f"V{batch.dtype.itemsize}").copy().view(batch.dtype)
+        rows = self._room.take(len(batch))
+        rows[:] = batch.view(rows.dtype)
+        return rows.view(batch.dtype)
 
 
 class ToTraces:

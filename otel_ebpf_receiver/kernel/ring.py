@@ -8,18 +8,14 @@ Only what waits is mapped, and only while it is copied: every page mapped counts
 from __future__ import annotations
 
 import mmap
-import sys
 from typing import Any
 
 import numpy as np
 
+from otel_ebpf_receiver.kernel.room import Room
 from otel_ebpf_receiver.kernel.syscall import Map
 
 BUSY = np.uint32(1 << 31)
-KEPT_ROWS = 1 << 14
-"""Records for whose copies there is always memory; more come only after a pause, and get a piece of their own."""
-LOOSE, FEW = 4, 1024
-"""So many times the records that came, and a few more, may stay resident."""
 
 
 class Ring:
@@ -34,10 +30,7 @@ class Ring:
             {"names": ["head", "record"], "formats": ["<u4", f"V{record.itemsize}"], "offsets": [0, 8], "itemsize": self.stride}
         )
         self._table = table
-        self._opaque = np.dtype(f"V{record.itemsize}")
-        self._touched = 0
-        """Records of the memory below that may be resident."""
-        self._map_memory()
+        self._room = Room(record)
         self._consumer_page = mmap.mmap(table.fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=0)
         self._producer_page = mmap.mmap(table.fd, page, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
         self._consumer = np.frombuffer(self._consumer_page, "<u8", 1)
@@ -53,7 +46,7 @@ class Ring:
         start, stop = int(self._consumer[0]), int(self._producer[0])
         count = min((stop - start) // self.stride, limit)
         if not count:
-            return self._room(0).view(self.record)
+            return self._room.take(0).view(self.record)
         at = start % self.size
         inside = at % mmap.PAGESIZE
         offset = 2 * mmap.PAGESIZE + at - inside
@@ -67,29 +60,9 @@ class Ring:
         slots = np.frombuffer(window, self._slot, count, offset=inside)
         busy = np.flatnonzero(slots["head"] & BUSY)
         count = int(busy[0]) if busy.size else count
-        rows = self._room(count)
+        rows = self._room.take(count)
         rows[:] = slots["record"][:count]  # as bytes a copy costs a tenth
         return rows.view(self.record)
-
-    def _room(self, count: int) -> np.ndarray[Any, np.dtype[np.void]]:
-        """Memory for so many records that nobody else has: that of the last drain, unless something of it is still used, or they do not fit."""
-        if count > KEPT_ROWS:
-            return np.empty(count, self._opaque)
-        if sys.getrefcount(self._memory) > self._unused:
-            self._map_memory()
-        elif count * LOOSE + FEW < self._touched:
-            self._pages.madvise(mmap.MADV_DONTNEED)
-            self._touched = 0
-        self._touched = max(self._touched, count)
-        return self._memory[:count]
-
-    def _map_memory(self) -> None:
-        """Pages of their own, of which those are resident that were used: in the heap, blocks of this size leave holes between what stays."""
-        self._pages = mmap.mmap(-1, KEPT_ROWS * self.record.itemsize, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._memory = np.frombuffer(self._pages, self._opaque)
-        self._unused = sys.getrefcount(self._memory)
-        """References while no array that was handed out lives; how they are counted differs between versions of Python."""
-        self._touched = 0
 
     def close(self) -> None:
         """Unmaps. Safe twice."""

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 from otel_ebpf_receiver.kernel.loader import BuildOptions
-from otel_ebpf_receiver.kernel.ring import FEW
+from otel_ebpf_receiver.kernel.room import FEW
 from tests.kernel import loaded
 from tests.kernel.harness import Kernel
 from tests.wire import play
