@@ -75,6 +75,7 @@ class Stop:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point. Returns the exit code."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's own threads have nothing to do here, and spin for 60 ms when they begin
     stop = Stop()
     try:
         stop.install()

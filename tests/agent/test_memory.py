@@ -13,6 +13,7 @@ import pytest
 
 from otel_ebpf_receiver import memory
 from otel_ebpf_receiver.agent.slack import FEW, QUIET_S, Slack
+from tests.agent.process import environment
 
 CODE = re.compile(r"^\S+ r-xp \S+ \S+ (?!0 )\d+ .*\n(?:(?!\S+-\S+ ).*\n)*?Rss: +(\d+) kB", re.MULTILINE)
 
@@ -64,3 +65,13 @@ def test_memory_is_given_back_once_after_each_burst(drains: list[int], times: in
 
     assert len(calls) == times
     assert all(later - earlier > QUIET_S for earlier, later in itertools.pairwise(calls))
+
+
+def test_numpy_has_no_threads_of_its_own() -> None:
+    """The command line says so before numpy is imported; as a library beside others, nothing is decided for them."""
+    count = "import numpy, os; print(len(os.listdir('/proc/self/task')))"
+    command = f"from otel_ebpf_receiver.cli import main\ntry: main(['--version'])\nexcept SystemExit: pass\n{count}"
+
+    ran = subprocess.run([sys.executable, "-c", command], env=environment(), capture_output=True, text=True, check=True, timeout=60)
+
+    assert ran.stdout.split()[-1] == "1"
