@@ -79,3 +79,23 @@ def test_a_failure_is_known_before_pytest_ends(tmp_path: Path) -> None:
 
     assert last == "failed"
     assert "FAILED test_it.py::test_fails, call" in out
+
+
+@pytest.mark.parametrize(
+    ("told", "names"),
+    [
+        pytest.param(
+            "ok: kernel 6.1, after 9 s\nFAILED: kernel 5.10 (exit 1), after 9 s\nFAILED: kernel 7.x (exit 124), after 9 s",
+            "5.10 7.x",
+            id="two",
+        ),
+        pytest.param("FAILED: llvm19\nFAILED tests/kernels/guest_ipvs.py::test_x - assert", "", id="something else"),
+    ],
+)
+def test_kernels_that_failed_are_told_by_name(tmp_path: Path, told: str, names: str) -> None:
+    """What `scripts/kernels` is asked for the second time; without a name it is asked for all."""
+    (tmp_path / "log").write_text(told)
+
+    out, last = bash("echo $(kernels_that_failed)", tmp_path / "log", 600)
+
+    assert (out, last) == (names, "passed")
