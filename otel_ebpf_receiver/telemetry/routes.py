@@ -196,12 +196,14 @@ class Routes:
         missing = np.flatnonzero((numbers < 0) & (self._counts[service] < self._options.limit))
         if missing.size:
             new, first = np.unique(keys[missing], return_index=True)
-            for key, row in zip(new, missing[first].tolist(), strict=True):
+            added: dict[int, int] = {}
+            for key, row in zip(new.tolist(), missing[first].tolist(), strict=True):
                 if self._counts[service[row]] < self._options.limit:
                     self._counts[service[row]] += 1
-                    text = template.text(paths.text(row), is_cut=bool(paths.is_cut[row]))
-                    self._templates.insert(np.array([key]), np.array([len(self._template_routes) - 1], np.int32))
-                    self._template_routes = np.append(self._template_routes, np.uint64(self._key(text)))
+                    added[key] = self._key(template.text(paths.text(row), is_cut=bool(paths.is_cut[row])))
+            places = np.arange(len(added), dtype=np.int32) + np.int32(len(self._template_routes) - 1)
+            self._templates.insert(np.array(list(added), np.uint64), places)
+            self._template_routes = np.append(self._template_routes, np.array(list(added.values()), np.uint64))
             numbers = self._templates.find(keys)
         return numbers + np.int32(1)
 
