@@ -26,12 +26,12 @@ from pathlib import Path
 from otel_ebpf_receiver.agent.load import kernel_side
 from otel_ebpf_receiver.config.schema import Config
 from otel_ebpf_receiver.kernel import compile as compiler
-from otel_ebpf_receiver.kernel.assemble import GATE, KernelSource, ProgramText, assemble, bpf_directory
-from otel_ebpf_receiver.kernel.bytecode import Bytecode, Cache, patched, raise_memory_lock
-from otel_ebpf_receiver.kernel.loader import FLAGS, INTERPRETER, BuildOptions
+from otel_ebpf_receiver.kernel.assemble import KernelSource, ProgramText, assemble, bpf_directory
+from otel_ebpf_receiver.kernel.bytecode import Bytecode, Cache, Code, raise_memory_lock, verify
+from otel_ebpf_receiver.kernel.loader import INTERPRETER, BuildOptions, compile_request
 from otel_ebpf_receiver.kernel.syscall import bpf
 
-MAP_CREATE, PROG_LOAD, SOCKET_FILTER = 0, 5, 1
+MAP_CREATE = 0
 STATISTICS, WHOLE_LOG = 4, 1
 """BPF_LOG_STATS (5.2): messages and totals, no states; BPF_LOG_LEVEL1: the path to the refusal."""
 LOG_BYTES, WHOLE_LOG_BYTES = 64 << 10, 256 << 20
@@ -88,8 +88,7 @@ def choices() -> tuple[Choice, ...]:
 def compiled(choice: Choice, kept: Cache | None = None) -> Bytecode:
     """The programs of a choice, compiled as the agent compiles them; from `kept`, and put there, if given. Raises RuntimeError."""
     text = choice.text
-    programs = [*(name for name in text.slots if name), GATE]
-    request = {"text": text.text, "flags": FLAGS, "headers": str(bpf_directory()), "programs": programs}
+    request = compile_request(text, bpf_directory())
     if kept and (found := kept.get(Cache.key(request))):
         return found
     child = subprocess.run([INTERPRETER, "-I", compiler.__file__], input=json.dumps(request).encode(), capture_output=True, check=False)
@@ -101,28 +100,26 @@ def compiled(choice: Choice, kept: Cache | None = None) -> Bytecode:
     return Bytecode.from_answer(answer)
 
 
-def _load(name: str, code: bytes, level: int, room: int) -> tuple[int, str, float]:
+def _load(name: str, code: Code, fds: Mapping[str, int], level: int, room: int) -> tuple[int, str, float]:
     """Descriptor (negative: refused), log, seconds."""
-    instructions, licence = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
     log = ctypes.create_string_buffer(room)
-    head = (SOCKET_FILTER, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(licence), level, room, ctypes.addressof(log))
     start = time.perf_counter()
     try:
-        fd = bpf(PROG_LOAD, struct.pack("=IIQQIIQII16s", *head, 0, 0, name.encode()[:15]))
+        fd = verify(name, code, fds, level, log)
     except OSError as error:
         return -1, f"{log.value.decode(errors='replace')}{error.strerror}", time.perf_counter() - start
     return fd, log.value.decode(errors="replace"), time.perf_counter() - start
 
 
-def verified(choice: str, name: str, code: bytes) -> tuple[Measure, int]:
+def verified(choice: str, name: str, code: Code, fds: Mapping[str, int]) -> tuple[Measure, int]:
     """Loads one program. Its descriptor is the caller's, negative where it is refused."""
-    fd, log, seconds = _load(name, code, STATISTICS, LOG_BYTES)
+    fd, log, seconds = _load(name, code, fds, STATISTICS, LOG_BYTES)
     found = re.search(r"processed (\d+) insns", log)
     refusal = ""
     if fd < 0:
-        said = _load(name, code, WHOLE_LOG, WHOLE_LOG_BYTES)[1]
+        said = _load(name, code, fds, WHOLE_LOG, WHOLE_LOG_BYTES)[1]
         refusal = "\n".join([log.strip(), "...", *said.splitlines()[-LOG_LINES:]])
-    return Measure(choice, name, len(code) // 8, int(found[1]) if found else 0, seconds * 1000, refusal), fd
+    return Measure(choice, name, len(code.instructions) // 8, int(found[1]) if found else 0, seconds * 1000, refusal), fd
 
 
 @contextmanager
@@ -141,8 +138,8 @@ def measured(choice: str, bytecode: Bytecode, fds: dict[str, int]) -> Iterator[M
     raise_memory_lock()
     for name, shape in bytecode.maps.items():
         fds[name] = bpf(MAP_CREATE, struct.pack("=IIIIIII16s", *shape, 0, 0, name.encode()[:15]))
-    for name, (code, references) in bytecode.programs.items():
-        measure, fd = verified(choice, name, patched(code, references, fds))
+    for name, code in bytecode.programs.items():
+        measure, fd = verified(choice, name, code, fds)
         if fd >= 0:
             fds[f"program {name}"] = fd
         yield measure

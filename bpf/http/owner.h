@@ -169,7 +169,7 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
   s->pos = s->end = HTTP_CARRY;
   s->nxt = p->off; s->stop = p->off + size; s->there = p->length;
   s->base = p->seq - p->off;
-  s->direction = p->direction; s->fin = fin; s->kept = s->skipped = s->verdict = s->id = s->early = s->ready = 0;
+  s->direction = p->direction; s->fin = fin; s->kept = s->skipped = s->verdict = s->id = s->early = s->ready = s->load = 0;
   s->carried = h->phase == START && h->line; s->retry = b >= 'A' && b <= 'Z'; s->tentative = tentative; s->same = same; s->leaving = p->leaving; s->ifindex = p->ifindex;
   s->other_number = o->number; s->other_losses = o->losses; s->other_floor = o->floor; s->other_lost = o->lost_number;
   s->other_role = o->role; s->other_pipelined = o->pipelined; s->certain = o->healed_other == h->losses;

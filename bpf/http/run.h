@@ -5,7 +5,8 @@
 // By its number: where bcc may not read the kernel's symbols it takes an older helper instead, which needs CAP_SYS_ADMIN.
 static long (*probe_read_kernel)(void *to, u32 size, const void *from) = (void *)113;
 
-// The window is used up: keep the unfinished line in front of it and load what follows. 0: the segment is used up too.
+// The window is used up: keep the unfinished line in front of it and load what follows. 0: the segment is used up too. Without a packet the caller loads, as
+// many bytes as s->load says.
 static __always_inline int refill(struct __sk_buff *skb, struct http_scratch *s, struct http_direction *h, u32 end) {
   u32 line_held = end - V(s->line), skip = V(h->seen) & SKIP;   // of a line that is skipped, its end will be looked at
   if (skip) line_held = 0;
@@ -27,7 +28,7 @@ static __always_inline int refill(struct __sk_buff *skb, struct http_scratch *s,
   n = n - 1; barrier_var(n); n &= HTTP_WINDOW - 1; n = n + 1; barrier_var(n);
   V(s->nxt) = nxt + n;
   V(s->end) = HTTP_CARRY + n;
-  long failed;
+  long failed = 0;
   if (unlikely(V(s->kept))) {
     struct held *x = held.lookup(&s->slot);
     failed = !x || probe_read_kernel(s->b + HTTP_CARRY, n, x->data + (nxt & (HELD_WINDOW - 1)));
@@ -36,7 +37,8 @@ static __always_inline int refill(struct __sk_buff *skb, struct http_scratch *s,
       fail(h, HTTP_COUNT_resync_gap);
       return 1;
     }
-  } else failed = bpf_skb_load_bytes(skb, nxt, s->b + HTTP_CARRY, n);
+  } else if (skb) failed = bpf_skb_load_bytes(skb, nxt, s->b + HTTP_CARRY, n);
+  else V(s->load) = n;
   if (unlikely(failed)) fail(h, HTTP_COUNT_resync_truncated);
   return 1;
 }
@@ -203,7 +205,7 @@ body:
       pos = line = V(s->pos);
     }
     if (pos >= end) {
-      if (end - line <= HTTP_CARRY || V(h->seen) & SKIP) { if (!refill(skb, s, h, end)) goto out; continue; }
+      if (end - line <= HTTP_CARRY || V(h->seen) & SKIP) { if (!refill(skb, s, h, end)) goto out; if (!skb && V(s->load)) break; continue; }
       nl = end; cut = 1;                                        // longer than what is looked at: judge it by its beginning
     } else {
 #pragma clang loop unroll(disable)

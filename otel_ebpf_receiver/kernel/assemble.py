@@ -29,6 +29,9 @@ those missing
 before it), FIN and RST, UDP.
 """
 
+FUNCTION = 0x7F000000
+"""Number of the first function, where a helper's number stands in a call: bcc compiles no calls of functions, `compile.py` links them."""
+
 _COUNTER = re.compile(r"\b(?:COUNT|OUTCOME)\((\w+)\)")
 
 
@@ -37,20 +40,18 @@ class KernelPart:
     """What a source adds to the kernel side, as data.
 
     `files` are relative to `bpf/` (or absolute): headers come before the packet program, `.c` files after it. `hooks` names entries of
-    `HOOKS`
-    that `<name>_<hook>` implements. An `owner` takes connections over by its first program; it implements `<name>_flow`, `_joined`,
-    `_unseen`,
-    `_end_unseen`, `_waits`, `_peeks`, `_segment` and `_end_of`. `records` is the map that its records leave by, `counters` the header
-    and the
-    per-CPU map of its counters, `pending` the map of open requests with the offsets of its "sent" byte and of its start time, `maps`
-    other maps
-    that user space reads.
+    `HOOKS` that `<name>_<hook>` implements. An `owner` takes connections over by its first program; it implements `<name>_flow`,
+    `_joined`, `_unseen`, `_end_unseen`, `_waits`, `_peeks`, `_segment` and `_end_of`. `functions` are written as programs that do not
+    touch their argument; each is called as `call_<name>()`, and the verifier walks it once by itself, not at every call. `records` is
+    the map that its records leave by, `counters` the header and the per-CPU map of its counters, `pending` the map of open requests
+    with the offsets of its "sent" byte and of its start time, `maps` other maps that user space reads.
     """
 
     name: str
     files: tuple[str, ...]
     hooks: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
     owner: bool = False
     records: str = ""
     counters: tuple[str, str] = ("", "")
@@ -69,10 +70,13 @@ class KernelSource:
 
 @dataclass(frozen=True, slots=True)
 class ProgramText:
-    """The C text, the programs in the order of their slots (slot 0 is unused), and the names of each counter map's words."""
+    """The C text, the programs in the order of their slots (slot 0 is unused), the functions in the order of their numbers, and the
+    names of each counter map's words.
+    """
 
     text: str
     slots: tuple[str, ...]
+    functions: tuple[str, ...]
     counters: Mapping[str, tuple[str, ...]]
 
 
@@ -150,6 +154,8 @@ def assemble(parts: Iterable[KernelPart], defines: Mapping[str, int | str] | Non
     pieces.append(
         "enum { " + ", ".join(f"PROGRAM_{name} = {slot}" for slot, name in enumerate(slots) if name) + " };\n" if len(slots) > 1 else ""
     )
+    functions = tuple(function for part in parts for function in part.functions)
+    pieces.extend(f"static u32 (*call_{name})(void) = (void *){FUNCTION + number:#x};\n" for number, name in enumerate(functions))
     # `outcome` and `now_ns` are needed by owners, which come before the packet program.
     add("outcome.h")
     for part in parts:
@@ -165,4 +171,4 @@ def assemble(parts: Iterable[KernelPart], defines: Mapping[str, int | str] | Non
         for name in part.files:
             if name.endswith(".c"):
                 add(name)
-    return ProgramText("".join(pieces), slots, counters)
+    return ProgramText("".join(pieces), slots, functions, counters)

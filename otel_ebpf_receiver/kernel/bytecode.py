@@ -18,13 +18,14 @@ import resource
 import stat
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from otel_ebpf_receiver.errors import PreflightError
+from otel_ebpf_receiver.kernel import btf
 from otel_ebpf_receiver.kernel.syscall import bpf
 
 MAP_CREATE, PROG_LOAD = 0, 5
@@ -37,19 +38,39 @@ CACHE = Path("/var/cache/otel-ebpf-receiver")
 
 
 @dataclass(frozen=True, slots=True)
+class Code:
+    """One program: its instructions, which of them name which map, and where the functions begin that it calls."""
+
+    instructions: bytes
+    maps: tuple[tuple[int, str], ...]
+    functions: tuple[tuple[int, str], ...]
+
+    def patched(self, fds: Mapping[str, int]) -> bytes:
+        """The instructions with the descriptors of their maps."""
+        patched = bytearray(self.instructions)
+        for index, table in self.maps:
+            struct.pack_into("<i", patched, index * 8 + 4, fds[table])
+        return bytes(patched)
+
+
+def _places(told: Iterable[tuple[int, str]]) -> tuple[tuple[int, str], ...]:
+    return tuple((int(at), str(name)) for at, name in told)
+
+
+@dataclass(frozen=True, slots=True)
 class Bytecode:
-    """Programs with their map references by name, and the shape of each map: type, key size, value size, entries, flags."""
+    """Programs, and the shape of each map: type, key size, value size, entries, flags."""
 
     bcc: str
     maps: Mapping[str, tuple[int, int, int, int, int]]
-    programs: Mapping[str, tuple[bytes, tuple[tuple[int, str], ...]]]
+    programs: Mapping[str, Code]
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> Bytecode:
         """From what the compiling child printed. Raises KeyError, ValueError or TypeError when it is something else."""
         maps = {name: tuple(int(word) for word in shape) for name, shape in answer["maps"].items()}
         programs = {
-            name: (base64.b64decode(one["code"], validate=True), tuple((int(at), str(name)) for at, name in one["maps"]))
+            name: Code(base64.b64decode(one["code"], validate=True), _places(one["maps"]), _places(one["functions"]))
             for name, one in answer["programs"].items()
         }
         return cls(str(answer["bcc"]), maps, programs)  # type: ignore[arg-type]
@@ -78,35 +99,31 @@ def _why(error: OSError) -> str:
     return f"{error.strerror}; is there enough memory in the agent's control group?"
 
 
-def _load_program(name: str, code: bytes) -> int:
-    instructions = ctypes.create_string_buffer(code, len(code))
-    licence = ctypes.create_string_buffer(b"GPL")
+def verify(name: str, code: Code, fds: Mapping[str, int], level: int = 0, log: ctypes.Array[ctypes.c_char] | None = None) -> int:
+    """Descriptor of the loaded program. Raises OSError; `log` gets what the verifier says."""
+    loaded = code.patched(fds)
+    instructions, licence = ctypes.create_string_buffer(loaded, len(loaded)), ctypes.create_string_buffer(b"GPL")
+    size, at = (len(log), ctypes.addressof(log)) if log is not None else (0, 0)
+    head = (SOCKET_FILTER, len(loaded) // 8, ctypes.addressof(instructions), ctypes.addressof(licence), level, size, at)
+    with btf.described((name, *(function for _, function in code.functions))) as types:
+        begins = ctypes.create_string_buffer(btf.begins(0, *(at for at, _ in code.functions)))
+        functions = (types, btf.BEGIN_BYTES, ctypes.addressof(begins), 1 + len(code.functions)) if types else (0, 0, 0, 0)
+        return bpf(PROG_LOAD, struct.pack("=IIQQIIQII16sIIIIQI", *head, 0, 0, name.encode()[:15], 0, 0, *functions))
 
-    def attempt(level: int, log: ctypes.Array[ctypes.c_char] | None) -> int:
-        size, at = (len(log), ctypes.addressof(log)) if log is not None else (0, 0)
-        head = (SOCKET_FILTER, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(licence), level, size, at)
-        return bpf(PROG_LOAD, struct.pack("=IIQQIIQII16s", *head, 0, 0, name.encode()[:15]))
 
+def _load_program(name: str, code: Code, fds: Mapping[str, int]) -> int:
     try:
-        return attempt(0, None)
+        return verify(name, code, fds)
     except OSError as first:
         log = ctypes.create_string_buffer(LOG_BYTES)
         with contextlib.suppress(OSError):
-            return attempt(1, log)
+            return verify(name, code, fds, 1, log)
         said = log.value.decode("utf-8", "replace")
         if first.errno == errno.EPERM or not said:
             raise PreflightError(f"program {name!r}: {_why(first)}") from first
         raise PreflightError(
             f"program {name!r}: the verifier refused it ({first.strerror}); it needs the capabilities BPF and PERFMON. It says: ...{said[-LOG_SHOWN:]}"
         ) from first
-
-
-def patched(code: bytes, references: tuple[tuple[int, str], ...], fds: Mapping[str, int]) -> bytes:
-    """The instructions with the descriptors of their maps."""
-    patched = bytearray(code)
-    for index, table in references:
-        struct.pack_into("<i", patched, index * 8 + 4, fds[table])
-    return bytes(patched)
 
 
 def load(bytecode: Bytecode) -> dict[str, int]:
@@ -118,8 +135,8 @@ def load(bytecode: Bytecode) -> dict[str, int]:
             fds[name] = _create_map(name, shape)
         # The verifier works on several programs at once, the longest first: it takes most of the time of a start.
         with ThreadPoolExecutor(VERIFIERS) as pool:
-            names = sorted(bytecode.programs, key=lambda name: -len(bytecode.programs[name][0]))
-            loading = {name: pool.submit(_load_program, name, patched(*bytecode.programs[name], fds)) for name in names}
+            names = sorted(bytecode.programs, key=lambda name: -len(bytecode.programs[name].instructions))
+            loading = {name: pool.submit(_load_program, name, bytecode.programs[name], fds) for name in names}
         errors = []
         for name, future in loading.items():
             if error := future.exception():

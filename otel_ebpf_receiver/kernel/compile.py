@@ -20,6 +20,8 @@ from typing import Any
 
 LOAD_MAP, PSEUDO_MAP_FD = 0x18, 1
 """BPF_LD | BPF_IMM | BPF_DW with src_reg BPF_PSEUDO_MAP_FD: the instruction that names a map."""
+CALL, PSEUDO_CALL = 0x85, 1
+"""BPF_JMP | BPF_CALL; with src_reg BPF_PSEUDO_CALL it calls a function by its distance, else a helper by its number."""
 
 
 DECLARATION = re.compile(r"^BPF_(?:TABLE\((?:[^,]+,){3}\s*(\w+)|\w+\((\w+))", re.MULTILINE)
@@ -43,6 +45,21 @@ def _tables(bcc: Any, module: Any, text: str) -> dict[int, str]:
     return found
 
 
+def linked(code: bytes, functions: list[str], codes: dict[str, bytes], first: int) -> tuple[bytes, list[tuple[int, str]]]:
+    """The program with each function that it calls behind it, and where those begin. `first`: the number of `functions[0]` in a call."""
+    whole, begins, index = bytearray(code), {}, 0
+    while index < len(whole) // 8:  # grows: functions call functions
+        opcode, registers, _, value = struct.unpack_from("<BBhi", whole, index * 8)
+        if opcode == CALL and registers == 0 and value >= first:
+            name = functions[value - first]
+            if name not in begins:
+                begins[name] = len(whole) // 8
+                whole += codes[name]
+            struct.pack_into("<BBhi", whole, index * 8, CALL, PSEUDO_CALL << 4, 0, begins[name] - index - 1)
+        index += 1
+    return bytes(whole), [(at, name) for name, at in begins.items()]
+
+
 def _references(code: bytes, tables: dict[int, str]) -> list[tuple[int, str]]:
     """(index of the instruction, name of the map) for each that names one."""
     found = []
@@ -64,14 +81,20 @@ def compiled(request: dict[str, Any]) -> dict[str, Any]:
     try:
         program = bcc.BPF(text=request["text"], cflags=request["flags"])
         tables = _tables(bcc, program.module, request["text"])
-        codes = {name: program.dump_func(name) for name in request["programs"]}
+        codes = {name: program.dump_func(name) for name in [*request["programs"], *request["functions"]]}
     except Exception as error:
         return {"error": "not compiled", "detail": str(error), "bcc": bcc.__version__}
     return {
         "bcc": bcc.__version__,
         "maps": {name: _shape(fd) for fd, name in tables.items()},
-        "programs": {name: {"code": base64.b64encode(code).decode(), "maps": _references(code, tables)} for name, code in codes.items()},
+        "programs": {
+            name: _described(*linked(codes[name], request["functions"], codes, request["first"]), tables) for name in request["programs"]
+        },
     }
+
+
+def _described(code: bytes, functions: list[tuple[int, str]], tables: dict[int, str]) -> dict[str, Any]:
+    return {"code": base64.b64encode(code).decode(), "maps": _references(code, tables), "functions": functions}
 
 
 def _shape(fd: int) -> list[int]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from otel_ebpf_receiver.errors import PreflightError
-from otel_ebpf_receiver.kernel.assemble import GATE, KernelSource, ProgramText, assemble, bpf_directory
+from otel_ebpf_receiver.kernel.assemble import FUNCTION, GATE, KernelSource, ProgramText, assemble, bpf_directory
 from otel_ebpf_receiver.kernel.bytecode import Bytecode, Cache
 from otel_ebpf_receiver.kernel.bytecode import load as load_bytecode
 from otel_ebpf_receiver.kernel.programs import Programs
@@ -63,6 +63,19 @@ class BuildOptions:
         if self.transport == "hash":
             made["TRANSPORT_HASH"] = 1
         return made | dict(self.defines)
+
+
+def compile_request(text: ProgramText, headers: Path) -> dict[str, Any]:
+    """What the child that compiles is asked (compile.py)."""
+    programs = [*(name for name in text.slots if name), GATE]
+    return {
+        "text": text.text,
+        "flags": FLAGS,
+        "headers": str(headers),
+        "programs": programs,
+        "functions": text.functions,
+        "first": FUNCTION,
+    }
 
 
 class _Loading:
@@ -115,8 +128,7 @@ class Compilation:
             raise PreflightError(f"architecture: {os.uname().machine!r} is not supported; run the agent on x86-64")
         directory = bpf_directory()
         self._text: ProgramText = assemble((source.part for source in sources), self._options.all_defines(sources), directory)
-        programs = [*(name for name in self._text.slots if name), GATE]
-        request = {"text": self._text.text, "flags": FLAGS, "headers": str(directory), "programs": programs}
+        request = compile_request(self._text, directory)
         self._cache = cache or Cache()
         self._key = Cache.key(request)
         self._kept = self._cache.get(self._key)

@@ -17,8 +17,7 @@ from pathlib import Path
 from otel_ebpf_receiver.errors import PreflightError
 
 CAPABILITIES = {"NET_RAW": 13, "SYS_ADMIN": 21, "SYS_RESOURCE": 24, "PERFMON": 38, "BPF": 39}
-OLDEST = (5, 8)
-TESTED = (5, 10)
+OLDEST = (5, 10)
 MEMORY_CGROUP = (5, 11)
 """From here on maps are charged to the memory cgroup instead of RLIMIT_MEMLOCK."""
 MEMORY_LOCK_BYTES = 256 << 20
@@ -148,9 +147,9 @@ def _text(path: Path) -> str:
 
 def _kernel(facts: Facts) -> Finding:
     if facts.kernel < OLDEST:
-        return Finding("kernel", facts.release, Verdict.REFUSED, "run Linux 5.8 or newer (BPF ring buffer)")
-    if facts.kernel < TESTED:
-        return Finding("kernel", facts.release, Verdict.WARNING, "tested from 5.10 on")
+        return Finding(
+            "kernel", facts.release, Verdict.REFUSED, "run Linux 5.10 or newer (BPF ring buffer, tail calls in programs with functions)"
+        )
     return Finding("kernel", facts.release)
 
 
@@ -206,9 +205,8 @@ def raise_memory_lock() -> None:
 
 def _jit(facts: Facts) -> Finding:
     if facts.jit == "0":
-        return Finding(
-            "BPF JIT", "off", Verdict.WARNING, "sysctl net.core.bpf_jit_enable=1: interpreted programs cost several times as much"
-        )
+        remedy = "sysctl net.core.bpf_jit_enable=1: the kernel's interpreter takes no tail calls in programs with functions"
+        return Finding("BPF JIT", "off", Verdict.REFUSED, remedy)
     return Finding("BPF JIT", "on" if facts.jit else "unknown")
 
 

@@ -22,6 +22,7 @@ FILES = (
     "http/ahead.c",
     "http/end.c",
 )
+FUNCTIONS = ("http_steps",)
 PROGRAMS = ("http_stream", "http_settle", "http_odd", "http_early", "http_ahead", "http_end", "http_sweep")
 SENT_AT, START_AT = 19, 24
 """Offsets in `struct http_pending` (bpf/http/state.h): whether the record was sent, and when the request began."""
@@ -62,6 +63,7 @@ def kernel_source(target: int = record.TARGET, headers: Sequence[str] = (), *, p
         name="http",
         files=FILES,
         programs=PROGRAMS,
+        functions=FUNCTIONS,
         owner=True,
         records="http_records",
         counters=("http/counters.h", "http_counters"),

@@ -1,0 +1,53 @@
+"""Functions that the verifier walks by themselves: how they are linked, and what that saves."""
+
+from __future__ import annotations
+
+import struct
+
+from benchmarks import verifier
+from otel_ebpf_receiver.kernel.bytecode import Cache
+from otel_ebpf_receiver.kernel.compile import linked
+
+FIRST = 1000
+MOVE, EXIT = struct.pack("<BBhi", 0xB7, 0, 0, 0), struct.pack("<BBhi", 0x95, 0, 0, 0)
+HELPER = struct.pack("<BBhi", 0x85, 0, 0, 26)
+MOST = 450_000
+"""Instructions that the verifier may process for all programs with default options: a start waits for it, most of a second at twice as many."""
+
+
+def call(number: int) -> bytes:
+    """A call as bcc compiles it: the function's number where a helper's would be."""
+    return struct.pack("<BBhi", 0x85, 0, 0, FIRST + number)
+
+
+def calls(code: bytes) -> dict[int, int]:
+    """Where each call of a function leads, by its place."""
+    words = [struct.unpack_from("<BBhi", code, at) for at in range(0, len(code), 8)]
+    return {at: at + 1 + value for at, (opcode, registers, _, value) in enumerate(words) if opcode == 0x85 and registers == 0x10}
+
+
+def test_functions_are_linked_behind_the_program() -> None:
+    """Each once, those that functions call too; helpers stay as they are."""
+    codes = {"inner": MOVE + EXIT, "outer": call(0) + HELPER + EXIT, "unused": EXIT}
+
+    code, begins = linked(call(1) + call(0) + call(1) + EXIT, ["inner", "outer", "unused"], codes, FIRST)
+
+    assert begins == [(4, "outer"), (7, "inner")]
+    assert calls(code) == {0: 4, 1: 7, 2: 4, 4: 7}
+    assert len(code) == 9 * 8
+    assert code[5 * 8 : 6 * 8] == HELPER
+
+
+def test_a_program_without_functions_stays() -> None:
+    """Nothing is put behind it."""
+    assert linked(MOVE + HELPER + EXIT, [], {}, FIRST) == (MOVE + HELPER + EXIT, [])
+
+
+def test_the_verifier_walks_little() -> None:
+    """Every program passes, and all together cost no more than a start can bear."""
+    default = verifier.choices()[0]
+    with verifier.descriptors() as fds:
+        found = list(verifier.measured(default.name, verifier.compiled(default, Cache()), fds))
+
+    assert not [one.refusal for one in found if one.refusal]
+    assert 0 < sum(one.processed for one in found) < MOST
