@@ -15,6 +15,7 @@ import pytest
 
 from otel_ebpf_receiver.errors import KubernetesError
 from otel_ebpf_receiver.identity.directory import Directory
+from otel_ebpf_receiver.identity.kubernetes import client
 from otel_ebpf_receiver.identity.kubernetes.client import Access, Api, Refused, Unreachable, find_access
 from otel_ebpf_receiver.identity.kubernetes.cluster import Cluster
 from otel_ebpf_receiver.identity.kubernetes.resources import JSON
@@ -186,8 +187,9 @@ def test_a_broken_connection_is_not_tried_again_by_itself(tmp_path: Path) -> Non
     assert accepted == [b"GET"]
 
 
-def test_a_stream_is_quiet_when_nothing_more_has_come(tmp_path: Path) -> None:
+def test_a_stream_is_quiet_when_nothing_more_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not while events wait to be read, which whoever reads would make wait longer."""
+    monkeypatch.setattr(client, "_BLOCK", 65536)
     may_write, has_written = threading.Event(), threading.Event()
 
     def answer(handler: Handler) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -70,6 +71,17 @@ def test_what_came_together_is_given_together(tmp_path: Path) -> None:
         lines = list(stream.lines())
 
     assert lines == [LINES]
+
+
+def test_a_line_may_be_larger_than_what_is_read_at_once(tmp_path: Path) -> None:
+    """In one chunk or in several, with others before and behind it."""
+    lines = [b"x" * size for size in (10, 700_000, 20, 300_000, 1_200_000, 30)]
+    text = b"".join(line + b"\n" for line in lines)
+    cuts = [0, 11, 500_000, 700_012, 1_000_033, 2_200_034, len(text)]
+    body = b"".join(b"%x\r\n%s\r\n" % (end - begin, text[begin:end]) for begin, end in itertools.pairwise(cuts)) + b"0\r\n\r\n"
+
+    with streaming(tmp_path, body) as stream:
+        assert [line for lines in stream.lines() for line in lines] == lines
 
 
 @pytest.mark.parametrize(

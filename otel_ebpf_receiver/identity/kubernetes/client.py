@@ -24,7 +24,8 @@ CERTIFICATE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
 _LINE_MAX = 16 << 20
-_BLOCK = 65536
+_BLOCK = 256 << 10
+_HEAD_MAX = 4096
 _BODY_MAX = 64 << 20
 
 
@@ -87,21 +88,12 @@ class Stream:
     def lines(self) -> Iterator[list[bytes]]:
         """Lines as they come, those together that came together. Raises Unreachable when the stream is cut, silent for too long, or sends a line
         without end."""
-        rest: list[bytes] = []
-        size = 0
+        lines = _Lines()
         with _translated():
-            for piece in self._pieces():
-                head, *lines = piece.split(b"\n")
-                rest.append(head)
-                size += len(head)
-                if size > _LINE_MAX:
-                    raise Unreachable(f"a line of the watch is longer than {_LINE_MAX} bytes")
-                if lines:
-                    whole = [b"".join(rest), *lines]
-                    rest = [whole.pop()]
-                    size = len(rest[0])
+            for pieces in self._pieces():
+                if whole := lines.whole(pieces):
                     yield whole
-        if any(rest):
+        if lines.is_inside():
             raise Unreachable("the watch ended inside a line")
 
     def is_quiet(self) -> bool:
@@ -111,13 +103,13 @@ class Stream:
             return False
         return not self._poll.poll(0)
 
-    def _pieces(self) -> Iterator[bytes]:
+    def _pieces(self) -> Iterator[list[bytes]]:
         if not self._response.chunked or self._response.headers.get("Content-Encoding"):
-            yield from self._response.stream(_BLOCK, decode_content=True)
+            yield from ([piece] for piece in self._response.stream(_BLOCK, decode_content=True))
             return
         # hot: benchmarks/identity.py. The libraries above this file, which is http.client's, read a chunk and so an event at a time, and keep to themselves
         # what they have read beyond it.
-        yield from _unchunked(self._response._fp.fp.read1)
+        yield from _unchunked(self._response._fp.fp)
 
     def stop(self) -> None:
         """End it: a reader that waits sees the end at once."""
@@ -247,32 +239,82 @@ def _translated() -> Iterator[None]:
         raise Unreachable(f"{type(error).__name__}: {error}") from error
 
 
-def _unchunked(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    """The data of a chunked body (RFC 9112, section 7.1), as much as comes at once. `read`: what is there, up to so many bytes; nothing at the end.
+class _Lines:
+    """Whole lines out of pieces; what is left of one waits for the next."""
+
+    def __init__(self) -> None:
+        self._rest: list[bytes] = []
+        self._size = 0
+
+    def is_inside(self) -> bool:
+        """The last piece ended inside a line."""
+        return self._size > 0
+
+    def whole(self, pieces: list[bytes]) -> list[bytes]:
+        """The lines that end in these pieces. Raises Unreachable for one that is too long."""
+        whole = list[bytes]()
+        for piece in pieces:
+            if not self._size and piece.find(b"\n") == len(piece) - 1:
+                # hot: benchmarks/identity.py. As nearly all are: an event is a line is a chunk.
+                whole.append(piece[:-1])
+            else:
+                self._cut(piece, whole)
+        return whole
+
+    def _cut(self, piece: bytes, whole: list[bytes]) -> None:
+        head, *lines = piece.split(b"\n")
+        self._rest.append(head)
+        self._size += len(head)
+        if self._size > _LINE_MAX:
+            raise Unreachable(f"a line of the watch is longer than {_LINE_MAX} bytes")
+        if lines:
+            whole += [b"".join(self._rest), *lines]
+            self._rest = [whole.pop()]
+            self._size = len(self._rest[0])
+
+
+def _unchunked(file: Any) -> Iterator[list[bytes]]:
+    """The chunks of a chunked body (RFC 9112, section 7.1), those together that came together. `file`: io.BufferedReader of a socket.
 
     Raises Unreachable where it is cut, and ValueError where it is none.
     """
-    buffer = bytearray()
-    while block := read(_BLOCK):
-        buffer += block
-        data = list[bytes]()
-        at = 0
-        while (end := buffer.find(b"\r\n", at)) >= 0:
-            size, begin = int(buffer[at:end].partition(b";")[0], 16), end + 2
-            if not 0 <= size <= _LINE_MAX:
-                raise Unreachable(f"a chunk of the watch is of {size} bytes")
-            if not size:
-                yield b"".join(data)
-                return
-            if len(buffer) < begin + size + 2:
-                break
-            data.append(bytes(memoryview(buffer)[begin : begin + size]))
-            at = begin + size + 2
-        del buffer[:at]
-        if end < 0 and len(buffer) > _BLOCK:
-            raise Unreachable("the watch is no chunked body")
-        yield b"".join(data)
+    # hot: benchmarks/identity.py. One buffer for all there is: new ones are new pages each time. The library's own holds what was read with the head.
+    ahead = file.read1(_BLOCK)
+    buffer, filled, got = bytearray(_BLOCK), len(ahead), len(ahead)
+    buffer[:filled] = ahead
+    while got:
+        chunks, at, size = _chunks(buffer, filled)
+        yield chunks
+        if not size:
+            return
+        rest = buffer[at:filled]
+        filled = len(rest)
+        if max(size, _BLOCK) != len(buffer):
+            buffer = bytearray(max(size, _BLOCK))
+        buffer[:filled] = rest
+        with memoryview(buffer) as view:
+            got = file.raw.readinto(view[filled:])
+        filled += got
     raise Unreachable("the watch ended before its last chunk")
+
+
+def _chunks(buffer: bytearray, filled: int) -> tuple[list[bytes], int, int]:
+    """The whole chunks of a buffer, where the first begins that is not, and how much that takes at least; 0: there are no more."""
+    chunks = list[bytes]()
+    at = 0
+    while (end := buffer.find(b"\r\n", at, filled)) >= 0:
+        size, begin = int(buffer[at:end].partition(b";")[0], 16), end + 2
+        if not 0 <= size <= _LINE_MAX:
+            raise Unreachable(f"a chunk of the watch is of {size} bytes")
+        if not size:
+            return chunks, begin, 0
+        if filled < begin + size + 2:
+            return chunks, at, begin + size + 2 - at
+        chunks.append(bytes(memoryview(buffer)[begin : begin + size]))
+        at = begin + size + 2
+    if filled - at > _HEAD_MAX:
+        raise Unreachable("the watch is no chunked body")
+    return chunks, at, 1
 
 
 def _message(body: bytes, reason: str) -> str:
