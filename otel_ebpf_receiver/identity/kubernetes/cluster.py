@@ -196,7 +196,7 @@ class Cluster:
                 self._publish()
 
     def _publish(self) -> None:
-        phase = next(one.state.phase for one in self._watches if one.kind == store.PODS)
+        phase = next(one.phase for one in self._watches if one.kind == store.PODS)
         with self._lock:
             self._is_changed = False
             snapshot = self._store.build(watch.unix_ns(), is_current=phase in (Phase.STARTING, Phase.WATCHING))

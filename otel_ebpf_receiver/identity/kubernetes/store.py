@@ -160,17 +160,14 @@ class Store:
         """The snapshot of now. `is_current`: what is not known may be in a moment."""
         self._refresh()
         self._purge(now_ns)
-        if self._built is None:
-            self._built = self._build(now_ns)
+        built = self._built or self._build(now_ns)
         # hot: benchmarks/identity.py. Most news is about labels and states: nobody has moved, only who they are is said differently.
-        traits = np.append(np.frombuffer(self._slots.traits, np.uint16), np.uint16(0))
-        return replace(
-            self._built,
-            workloads=tuple(self._slots.workloads),
-            traits=traits,
-            leaves_out=snapshots.leaves_out(traits, self._built.reports_unknown),
-            is_current=is_current,
-        )
+        traits = self._slots.traits.tobytes() + bytes(2)
+        if traits != built.traits.tobytes():
+            known = np.frombuffer(traits, np.uint16)
+            built = replace(built, traits=known, leaves_out=snapshots.leaves_out(known, built.reports_unknown))
+        self._built = built = replace(built, workloads=tuple(self._slots.workloads), is_current=is_current)
+        return built
 
     def _build(self, now_ns: int) -> Snapshot:
         joined = [self._join(kind) for kind in self._rows]

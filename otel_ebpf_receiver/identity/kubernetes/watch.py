@@ -152,6 +152,11 @@ class Watch:
         return self._resource.kind
 
     @property
+    def phase(self) -> Phase:
+        """What it is doing. Any thread may ask."""
+        return self._state.phase
+
+    @property
     def state(self) -> State:
         """How it is doing. Any thread may ask."""
         return replace(self._state, events_total=self._events_total, contact_s=self._contact_s)
