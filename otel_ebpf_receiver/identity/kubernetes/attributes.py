@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from opentelemetry.semconv._incubating.attributes import container_attributes as container_keys
 from opentelemetry.semconv._incubating.attributes import host_attributes as host_keys
@@ -38,6 +39,19 @@ _OWNER_KEYS = {
     "Job": (k8s.K8S_JOB_NAME, k8s.K8S_JOB_UID),
 }
 """In the order in which an owner gives the service its name."""
+_FACTS = (
+    k8s.K8S_CLUSTER_UID,
+    k8s.K8S_CLUSTER_NAME,
+    k8s.K8S_NODE_NAME,
+    host_keys.HOST_NAME,
+    k8s.K8S_NAMESPACE_NAME,
+    k8s.K8S_POD_NAME,
+    k8s.K8S_POD_UID,
+    k8s.K8S_POD_START_TIME,
+    k8s.K8S_POD_IP,
+    k8s.K8S_CONTAINER_NAME,
+)
+_CACHED = 1024
 _RANKS = {kind: rank for rank, kind in enumerate(_OWNER_KEYS)}
 
 
@@ -59,7 +73,7 @@ def resource(pod: Pod, container: Container | None, owners: Sequence[Owner], clu
     annotated = _annotated(pod)
     name, namespace = _service_of(pod, annotated, owners, cluster.name_from_labels)
     made: dict[str, AttributeValue] = {**cluster.added, **annotated}
-    made |= _facts(pod, container, owners, cluster)
+    _add_facts(made, pod, container, owners, cluster)
     made[service_keys.SERVICE_NAME], made[service_keys.SERVICE_NAMESPACE] = name, namespace
     made[service_keys.SERVICE_INSTANCE_ID] = annotated.get(service_keys.SERVICE_INSTANCE_ID) or (
         f"{pod.namespace}.{pod.name}.{container.name}" if container else f"{pod.namespace}.{pod.name}"
@@ -119,6 +133,7 @@ def image_parts(image: str) -> tuple[str, str, str]:
     return head, tag, digest
 
 
+@lru_cache(maxsize=_CACHED)
 def image_version(image: str) -> str:
     """service.version from an image: `tag@digest`, the digest or the tag."""
     _, tag, digest = image_parts(image) if image else ("", "", "")
@@ -140,34 +155,44 @@ def _rank(owner: Owner) -> int:
     return _RANKS[owner.kind]
 
 
-def _facts(pod: Pod, container: Container | None, owners: Sequence[Owner], cluster: Cluster) -> dict[str, AttributeValue]:
-    facts: dict[str, AttributeValue] = {
-        k8s.K8S_CLUSTER_UID: cluster.uid,
-        k8s.K8S_CLUSTER_NAME: cluster.name,
-        k8s.K8S_NODE_NAME: pod.node,
-        host_keys.HOST_NAME: pod.node,
-        k8s.K8S_NAMESPACE_NAME: pod.namespace,
-        k8s.K8S_POD_NAME: pod.name,
-        k8s.K8S_POD_UID: pod.uid,
-        k8s.K8S_POD_START_TIME: pod.start_text,
-        k8s.K8S_POD_IP: pod.address_text,
-        k8s.K8S_CONTAINER_NAME: container.name if container else "",
-    }
+def _add_facts(
+    made: dict[str, AttributeValue], pod: Pod, container: Container | None, owners: Sequence[Owner], cluster: Cluster
+) -> None:
+    facts = (
+        cluster.uid,
+        cluster.name,
+        pod.node,
+        pod.node,
+        pod.namespace,
+        pod.name,
+        pod.uid,
+        pod.start_text,
+        pod.address_text,
+        container.name if container else "",
+    )
+    for key, value in zip(_FACTS, facts, strict=True):
+        if value:
+            made[key] = value
     for owner in owners:
-        name_key, uid_key = _OWNER_KEYS[owner.kind]
-        facts[name_key], facts[uid_key] = owner.name, owner.uid
-    facts = {key: value for key, value in facts.items() if value}
+        for key, value in zip(_OWNER_KEYS[owner.kind], (owner.name, owner.uid), strict=True):
+            if value:
+                made[key] = value
     if container and container.image:
-        name, tag, _ = image_parts(container.image)
-        facts[container_keys.CONTAINER_IMAGE_NAME] = name
-        if tag:
-            facts[container_keys.CONTAINER_IMAGE_TAGS] = (tag,)
+        made.update(_image_facts(container.image))
     for template, values, globs in (
         (k8s.K8S_POD_LABEL_TEMPLATE, pod.labels, cluster.wanted.labels),
         (k8s.K8S_POD_ANNOTATION_TEMPLATE, pod.annotations, cluster.wanted.annotations),
     ):
         if globs:
-            facts |= {f"{template}.{key}": value for key, value in values.items() if matches(key, globs)}
+            made |= {f"{template}.{key}": value for key, value in values.items() if matches(key, globs)}
+
+
+@lru_cache(maxsize=_CACHED)
+def _image_facts(image: str) -> Mapping[str, AttributeValue]:
+    name, tag, _ = image_parts(image)
+    facts: dict[str, AttributeValue] = {container_keys.CONTAINER_IMAGE_NAME: name}
+    if tag:
+        facts[container_keys.CONTAINER_IMAGE_TAGS] = (tag,)
     return facts
 
 

@@ -30,7 +30,6 @@ _FIRST_WAIT_S = 2.0
 """How long the first snapshot waits for the slowest list, so that Resources are whole from the start."""
 _OWNERS_BUDGET_S = 1.0
 _RETRY_S = 30.0
-_IDLE_S = 5.0
 _owner_of = objects.guarded(objects.owner)
 
 
@@ -183,7 +182,7 @@ class Cluster:
                 worker.pause(_TOGETHER_S)
                 self._build()
                 wait_s = _BUILD_INTERVAL_S
-            worker.pause(wait_s if self._is_changed else _IDLE_S)
+            worker.pause(wait_s if self._is_changed else _RETRY_S)
 
     def _has_answers(self) -> bool:
         return all(one.state.is_synced or one.state.error for one in self._watches)

@@ -255,23 +255,28 @@ def _pod(raw: Raw, wanted: Wanted, *, keeps_containers: bool) -> Pod:
 
 
 def _own_addresses(status: Raw, several: str, single: str) -> tuple[bytes, ...]:
-    found = _addresses([one.get("ip") for one in status.get(several) or []])
+    found = _addresses([one.get("ip") for one in status.get(several) or ()])
     return found or _addresses([status.get(single)])
 
 
 def _containers(spec: Raw) -> tuple[Container, ...]:
     """Those that run beside each other: init containers only where they are sidecars."""
-    sidecars = [one for one in spec.get("initContainers") or [] if one.get("restartPolicy") == "Always"]
-    return tuple(_container(one) for one in (*(spec.get("containers") or []), *sidecars))
+    containers, first = spec.get("containers") or (), spec.get("initContainers")
+    if first:
+        containers = (*containers, *[one for one in first if one.get("restartPolicy") == "Always"])
+    return tuple([_container(one) for one in containers])
 
 
 def _container(raw: Raw) -> Container:
-    ports = [port for port in raw.get("ports") or [] if port.get("protocol", "TCP") == "TCP"]
+    name, image, ports = intern(raw["name"]), intern(raw.get("image") or ""), raw.get("ports")
+    if not ports:
+        return Container(name, image)
+    ports = [port for port in ports if port.get("protocol", "TCP") == "TCP"]
     return Container(
-        intern(raw["name"]),
-        intern(raw.get("image") or ""),
-        tuple(_port(port["containerPort"]) for port in ports),
-        tuple(_port(port["hostPort"]) for port in ports if port.get("hostPort")),
+        name,
+        image,
+        tuple([_port(port["containerPort"]) for port in ports]),
+        tuple([_port(port["hostPort"]) for port in ports if port.get("hostPort")]),
     )
 
 

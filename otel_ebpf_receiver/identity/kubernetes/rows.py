@@ -170,7 +170,7 @@ def is_selected(pod_namespace: str, annotations: Mapping[str, str], around: Arou
     options = around.options
     if options.include and not any(fnmatchcase(pod_namespace, glob) for glob in options.include):
         return False
-    if any(fnmatchcase(pod_namespace, glob) for glob in options.exclude):
+    if options.exclude and any(fnmatchcase(pod_namespace, glob) for glob in options.exclude):
         return False
     return (annotations.get(ENABLED) or _annotations(pod_namespace, around).get(ENABLED)) != "false"
 

@@ -261,7 +261,7 @@ class Store:
     def _derive(self, kind: str, uid: str, value: Any) -> None:
         old = self._rows[kind].get(uid)
         new = self._rows[kind][uid] = _DERIVED[kind](value, self._around)
-        if old is None or (old.claims, old.ports) != (new.claims, new.ports):
+        if old is None or old.claims != new.claims or old.ports != new.ports:
             self._move(kind)
         self._release(old)
 
