@@ -30,6 +30,7 @@ _FIRST_WAIT_S = 2.0
 """How long the first snapshot waits for the slowest list, so that Resources are whole from the start."""
 _OWNERS_BUDGET_S = 1.0
 _RETRY_S = 30.0
+_OWNERS_RETRY_S = 5.0
 _owner_of = objects.guarded(objects.owner)
 
 
@@ -182,7 +183,8 @@ class Cluster:
                 worker.pause(_TOGETHER_S)
                 self._build()
                 wait_s = _BUILD_INTERVAL_S
-            worker.pause(wait_s if self._is_changed else _RETRY_S)
+            idle_s = _OWNERS_RETRY_S if self._store.wanted_owners() else _RETRY_S
+            worker.pause(wait_s if self._is_changed else idle_s)
 
     def _has_answers(self) -> bool:
         return all(one.state.is_synced or one.state.error for one in self._watches)

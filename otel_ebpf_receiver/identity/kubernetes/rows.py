@@ -185,12 +185,13 @@ def instrumented(pod: Pod, around: Around) -> Trait:
 
 def _pod_traits(pod: Pod, around: Around, *, is_here: bool) -> Trait:
     wanted = is_selected(pod.namespace, pod.annotations, around)
-    return _traits(wanted, instrumented(pod, around), is_here, pod.is_host_network, around.options.drops_instrumented_spans)
+    return _traits(wanted, int(instrumented(pod, around)), is_here, pod.is_host_network, around.options.drops_instrumented_spans)
 
 
 @lru_cache(maxsize=64)
-def _traits(is_wanted: bool, made: Trait, is_here: bool, is_host_network: bool, drops_instrumented_spans: bool) -> Trait:
-    # hot: benchmarks/identity.py. Before Python 3.12 each of these operations costs a microsecond, and there are few outcomes.
+def _traits(is_wanted: bool, instrumented: int, is_here: bool, is_host_network: bool, drops_instrumented_spans: bool) -> Trait:
+    # hot: benchmarks/identity.py. Before Python 3.12 each of these operations costs a microsecond, even a member's hash, and there are few outcomes.
+    made = Trait(instrumented)
     is_audible = is_wanted and not is_host_network and not (made & Trait.TRACED and drops_instrumented_spans)
     place = (Trait.HOST if is_host_network else Trait.LOCAL) if is_here else _NO_TRAIT
     return made | place | (Trait.SELECTED if is_wanted else _NO_TRAIT) | (Trait.ASKS_AUDIBLY if is_audible else _NO_TRAIT)
