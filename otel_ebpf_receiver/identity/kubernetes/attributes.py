@@ -155,9 +155,7 @@ def _rank(owner: Owner) -> int:
     return _RANKS[owner.kind]
 
 
-def _add_facts(
-    made: dict[str, AttributeValue], pod: Pod, container: Container | None, owners: Sequence[Owner], cluster: Cluster
-) -> None:
+def _add_facts(made: dict[str, AttributeValue], pod: Pod, container: Container | None, owners: Sequence[Owner], cluster: Cluster) -> None:
     facts = (
         cluster.uid,
         cluster.name,
