@@ -1,8 +1,9 @@
 // All maps of the packet program: key -> value, owner, bound, and what happens when full.
 
-// 0 -> counters by COUNT_*, and the segment in hand. Per CPU, so that counting costs no bus; one value, so that a packet looks it up once. The segment lies
-// here, not on the stack: what is read back from a map is any number to the verifier, so the many ways of taking a packet apart become one state.
-struct counters { u64 n[COUNTERS]; struct segment p; };
+// 0 -> counters by COUNT_*, the segment in hand, its flow's key, and keys of what it is asked for. Per CPU, so that counting costs no bus; one value, so that a
+// packet looks it up once. The rest lies here, not on the stack: what is read back from a map is any number to the verifier, so the many ways of taking a
+// packet apart become one state; and functions need some of the stack.
+struct counters { u64 n[COUNTERS]; struct segment p; struct flow_key k; struct tuple t; struct prefix x; };
 BPF_PERCPU_ARRAY(counters, struct counters, 1);
 // connection -> its state. The longest unused one is evicted; its open requests become `evicted` in the walk of user space.
 BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, FLOWS);

@@ -192,7 +192,9 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
   u32 next = run(skb, s, d, HTTP_FIRST_STEPS);
   if (unlikely(next)) {
     __builtin_memcpy(&s->d, d, CARRIED);
-    programs.call(skb, next);
+    if (next == PROGRAM_http_stream) next = go_on(skb, s);
+    if (next) programs.call(skb, next);
+    __builtin_memcpy(d, &s->d, CARRIED);
   }
   return leave_direction(skb, s, f, d);
 }

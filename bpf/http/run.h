@@ -1,6 +1,6 @@
 // An exact HTTP/1 stream parser. A stream is two operations: "next line" and "pass n bytes"; one loop does both, a turn of it is a step. It runs in the
-// packet program, where the direction lies in its flow; what takes long or is rare goes on in other programs, with the direction in the scratch, and comes
-// back to `http_stream`, which calls itself until the segment is used up. What is unfinished goes to `http_partial` and `flows`.
+// packet program: the first steps with the direction in its flow, further ones in a function, with the direction in the scratch. What is rare goes on in other
+// programs and comes back to `http_stream`, which calls itself until the segment is used up. What is unfinished goes to `http_partial` and `flows`.
 
 // By its number: where bcc may not read the kernel's symbols it takes an older helper instead, which needs CAP_SYS_ADMIN.
 static long (*probe_read_kernel)(void *to, u32 size, const void *from) = (void *)113;
@@ -276,6 +276,29 @@ out:;
     else http_partial.update(&s->pm, (struct http_part *)s);
   }
   return 0;
+}
+
+// Some steps with the direction in the scratch, until more bytes are needed: a function, which the verifier walks once however often it is called.
+int http_steps(struct __sk_buff *unused) {
+  u32 zero = 0;
+  struct http_scratch *s = http_scratch.lookup(&zero);
+  return s ? run(0, s, &s->d, HTTP_STEPS) : 0;
+}
+
+// `run` with the direction in the scratch, as many steps as a run takes.
+static __always_inline u32 go_on(struct __sk_buff *skb, struct http_scratch *s) {
+  u32 next = PROGRAM_http_stream;
+#pragma clang loop unroll(disable)
+  for (u32 i = 0; i < HTTP_CALLS && next == PROGRAM_http_stream; i++) {
+    next = call_http_steps();
+    u64 n = V(s->load);
+    if (!n) continue;
+    V(s->load) = 0;
+    u32 from = V(s->nxt) - n;
+    n = n - 1; barrier_var(n); n &= HTTP_WINDOW - 1; n = n + 1; barrier_var(n);
+    if (bpf_skb_load_bytes(skb, from, s->b + HTTP_CARRY, n)) fail(http_of(&s->d), HTTP_COUNT_resync_truncated);
+  }
+  return next;
 }
 
 // The segment is dealt with: others may enter the direction, and what its end means for the connection is seen to.

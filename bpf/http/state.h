@@ -9,13 +9,13 @@
 #define HTTP_WINDOW 2048         // bytes of the frame looked at together, a power of two
 #endif
 #ifndef HTTP_STEPS
-#define HTTP_STEPS 4             // steps of one call of `http_steps`: the verifier walks each, and only once
+#define HTTP_STEPS 2             // steps of one call of `http_steps`: the verifier walks each, and only once
 #endif
 #ifndef HTTP_CALLS
-#define HTTP_CALLS 16            // such calls of one run: 33 runs a frame hold 64 KiB of the smallest messages
+#define HTTP_CALLS 32            // such calls of one run: 33 runs a frame hold 64 KiB of the smallest messages
 #endif
 #ifndef HTTP_FIRST_STEPS
-#define HTTP_FIRST_STEPS 16      // the same in the packet program: enough for most heads
+#define HTTP_FIRST_STEPS 8       // steps before the first call: what clients other than browsers send is done with them
 #endif
 #ifndef HTTP_CHUNKS
 #define HTTP_CHUNKS 4            // small chunks of one step
@@ -85,7 +85,7 @@ struct http_scratch {
                                                                 // unseen: what it sent was acknowledged further than it was seen
   // the line in hand began earlier; it need not be a start line; one may come after a loss; the packet leaves by the tap
   u32 carried, tentative, retry, leaving, ifindex, entered_by_stream, reset, finished, certain_end, begun, last, response, both, status, skipped, partly, same;
-  u32 start, nl, eol, cut, from, to, id, k, n, odd, sure, next_phase, field, length, early, ready, load;                        // the line in hand; a value in it
+  u32 start, nl, eol, cut, from, to, id, k, n, odd, sure, next_phase, field, length, early, ready, load, at;                        // the line in hand; a value in it
 };
 
 // (flow, slot or number) -> open request. The longest unused one is evicted; the walk of user space counts it.

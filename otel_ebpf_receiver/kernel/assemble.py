@@ -15,6 +15,8 @@ import numpy as np
 
 CORE = ("limits.h", "net.h", "bytes.h", "counters.h", "flow.h", "maps.h")
 ENTRY = "packet"
+FUNCTIONS = ("pause",)
+"""Those of the packet program itself."""
 GATE = "gate"
 """What is attached where the entry itself is too large for a socket (bpf/gate.c)."""
 HOOKS = {
@@ -154,7 +156,7 @@ def assemble(parts: Iterable[KernelPart], defines: Mapping[str, int | str] | Non
     pieces.append(
         "enum { " + ", ".join(f"PROGRAM_{name} = {slot}" for slot, name in enumerate(slots) if name) + " };\n" if len(slots) > 1 else ""
     )
-    functions = tuple(function for part in parts for function in part.functions)
+    functions = (*FUNCTIONS, *(function for part in parts for function in part.functions))
     pieces.extend(f"static u32 (*call_{name})(void) = (void *){FUNCTION + number:#x};\n" for number, name in enumerate(functions))
     # `outcome` and `now_ns` are needed by owners, which come before the packet program.
     add("outcome.h")

@@ -11,7 +11,7 @@ from otel_ebpf_receiver.kernel.compile import linked
 FIRST = 1000
 MOVE, EXIT = struct.pack("<BBhi", 0xB7, 0, 0, 0), struct.pack("<BBhi", 0x95, 0, 0, 0)
 HELPER = struct.pack("<BBhi", 0x85, 0, 0, 26)
-MOST = 450_000
+MOST = 300_000
 """Instructions that the verifier may process for all programs with default options: a start waits for it, most of a second at twice as many."""
 
 

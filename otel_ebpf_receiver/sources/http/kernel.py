@@ -22,7 +22,7 @@ FILES = (
     "http/ahead.c",
     "http/end.c",
 )
-FUNCTIONS = ("http_steps",)
+FUNCTIONS = ("http_steps", "http_odd_byte")
 PROGRAMS = ("http_stream", "http_settle", "http_odd", "http_early", "http_ahead", "http_end", "http_sweep")
 SENT_AT, START_AT = 19, 24
 """Offsets in `struct http_pending` (bpf/http/state.h): whether the record was sent, and when the request began."""
