@@ -245,7 +245,7 @@ def load_bench(defines: dict[str, int | str]) -> Iterator[Any]:
         cache = Cache(Path(folder))
         load([source], options, cache=cache).close()
         options = BuildOptions(options.transport, options.ring_bytes, defines={**options.defines, **defines})
-        with load([source, KernelSource(BENCH, np.dtype("V8"))], options, cache=cache) as programs:
+        with load([source, KernelSource(BENCH, lambda: np.dtype("V8"))], options, cache=cache) as programs:
             print(f"programs: bcc {programs.bcc_version}; instructions as shipped: {'yes' if same_instructions(Path(folder)) else 'NO'}")
             yield programs
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from otel_ebpf_receiver.status.counters import Counters, Instrument, Kind, pairs
-from otel_ebpf_receiver.telemetry.ids import KEY_BYTES
 
 if TYPE_CHECKING:
     from otel_ebpf_receiver.config.schema import Config
@@ -72,6 +71,8 @@ def follow(config: Config, access: Access, directory: Directory, own_addresses: 
 
 def id_key(cluster_uid: str) -> bytes:
     """The key of the ids where none is configured: all agents of a cluster come to the same one."""
+    from otel_ebpf_receiver.telemetry.ids import KEY_BYTES  # needs numpy, which is imported while the kernel side is loaded
+
     return hashlib.blake2b(cluster_uid.encode(), digest_size=KEY_BYTES, person=b"cluster uid").digest()
 
 

@@ -7,11 +7,13 @@ starts nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 CORE = ("limits.h", "net.h", "bytes.h", "counters.h", "flow.h", "maps.h")
 ENTRY = "packet"
@@ -64,10 +66,15 @@ class KernelPart:
 
 @dataclass(frozen=True, slots=True)
 class KernelSource:
-    """A source's C and the dtype of its records."""
+    """A source's C and what makes the dtype of its records: numpy is imported while the kernel side is loaded, no sooner."""
 
     part: KernelPart
-    record: np.dtype[np.void]
+    make_record: Callable[[], np.dtype[np.void]]
+
+    @property
+    def record(self) -> np.dtype[np.void]:
+        """The dtype of its records."""
+        return self.make_record()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from otel_ebpf_receiver.errors import PreflightError
 from otel_ebpf_receiver.kernel.assemble import FUNCTION, GATE, KernelSource, ProgramText, assemble, bpf_directory
 from otel_ebpf_receiver.kernel.bytecode import Bytecode, Cache
 from otel_ebpf_receiver.kernel.bytecode import load as load_bytecode
-from otel_ebpf_receiver.kernel.programs import Programs
 from otel_ebpf_receiver.kernel.syscall import NR_BPF
+
+if TYPE_CHECKING:
+    from otel_ebpf_receiver.kernel.programs import Programs
 
 INTERPRETER = "/usr/bin/python3"
 """The distribution's own: bcc is a package of it."""
@@ -200,6 +202,8 @@ class Compilation:
         fds = self._loading.take() if self._loading else load_bytecode(kept)
         if not self._kept:
             self._cache.put(self._key, answer)
+        from otel_ebpf_receiver.kernel.programs import Programs  # needs numpy, which is imported meanwhile
+
         return Programs(fds, self._text, self._sources, self._options.transport, kept.bcc)
 
     def _receive(self, deadline: float) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def frames() -> list[bytes]:
 
 def test_two_sources_in_one_program() -> None:
     """SYNs, datagrams and opaque segments are counted by the one while the other tells exchanges; each has its own ring."""
-    with load([kernel_source(), KernelSource(PART, RECORD)]) as programs:
+    with load([kernel_source(), KernelSource(PART, lambda: RECORD)]) as programs:
         for number, frame in enumerate(frames()):
             programs.test_run(frame, time_ns=START_NS + number)
         exchanges, seen = programs.transports["http"].drain(), programs.transports["dummy"].drain()
@@ -52,7 +52,7 @@ def test_two_sources_in_one_program() -> None:
 
 def test_its_metric_comes_from_the_kernel() -> None:
     """What its ring held leaves as points of its own metric, by its own attribute."""
-    with load([kernel_source(), KernelSource(PART, RECORD)]) as programs:
+    with load([kernel_source(), KernelSource(PART, lambda: RECORD)]) as programs:
         for number, frame in enumerate(frames()):
             programs.test_run(frame, time_ns=START_NS + number)
         seen = programs.transports["dummy"].drain()
@@ -64,7 +64,7 @@ def test_its_metric_comes_from_the_kernel() -> None:
 
 def test_without_an_owner_of_connections() -> None:
     """No source but this one: nobody asks for what connections carry, so all of it is opaque, and is counted as that."""
-    with load([KernelSource(PART, RECORD)]) as programs:
+    with load([KernelSource(PART, lambda: RECORD)]) as programs:
         for number, frame in enumerate(frames()):
             programs.test_run(frame, time_ns=START_NS + number)
         seen, counted = programs.transports["dummy"].drain(), programs.counters()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from otel_ebpf_receiver.kernel.assemble import KernelPart, KernelSource
-from otel_ebpf_receiver.sources.http import record
 
+if TYPE_CHECKING:
+    import numpy as np
+
+TARGET = 256
+"""Bytes of the target that are kept by default."""
 FILES = (
     "http/record.h",
     "http/counters.h",
@@ -48,7 +53,7 @@ def _begins(name: str) -> str:
     return f"if (x << {shift} == {word:#x}U) return 0;"
 
 
-def kernel_source(target: int = record.TARGET, headers: Sequence[str] = (), *, pending: int | None = None) -> KernelSource:
+def kernel_source(target: int = TARGET, headers: Sequence[str] = (), *, pending: int | None = None) -> KernelSource:
     """The source for a kept target of `target` bytes and these request headers (at most four)."""
     defines: dict[str, int | str] = {
         "HTTP_TARGET": target,
@@ -70,4 +75,10 @@ def kernel_source(target: int = record.TARGET, headers: Sequence[str] = (), *, p
         pending=("http_pending", SENT_AT, START_AT),
         defines=defines,
     )
-    return KernelSource(part, record.dtype(target, len(headers)))
+
+    def make_record() -> np.dtype[np.void]:
+        from otel_ebpf_receiver.sources.http import record
+
+        return record.dtype(target, len(headers))
+
+    return KernelSource(part, make_record)

@@ -10,8 +10,10 @@ import enum
 import numpy as np
 import numpy.typing as npt
 
+from otel_ebpf_receiver.sources.http import kernel
+
 VERSION = 1
-TARGET = 256
+TARGET = kernel.TARGET
 TARGET_MAX = 1024
 SLOTS_MAX = 4
 TEXT = 64
