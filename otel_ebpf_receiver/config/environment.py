@@ -12,7 +12,7 @@ import typing
 from collections.abc import Mapping
 
 from otel_ebpf_receiver.config.key import OWN_PREFIX, Declared, optional
-from otel_ebpf_receiver.config.nodes import Complain, Node, read_list, read_pairs, read_yaml
+from otel_ebpf_receiver.config.nodes import Complain, Node, read_list, read_pairs
 from otel_ebpf_receiver.config.schema import Taps
 from otel_ebpf_receiver.config.values import suggestion
 
@@ -73,6 +73,8 @@ def _node(text: str, where: str, one: Declared, complain: Complain) -> Node:
     if origin is tuple and not text.startswith(("[", "{", "-")):
         return read_list(text, where)
     if origin is tuple:
+        from otel_ebpf_receiver.config.document import read_yaml
+
         found = read_yaml(text, where, complain)
         return dataclasses.replace(_placed(found, where), is_text=True) if found else Node([], where)
     return Node(text, where, is_text=kind is not Taps)

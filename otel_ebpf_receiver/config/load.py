@@ -15,7 +15,7 @@ from typing import Any
 
 from otel_ebpf_receiver.config import environment
 from otel_ebpf_receiver.config.key import Declared, declared, fields
-from otel_ebpf_receiver.config.nodes import Complain, Node, read_list, read_yaml
+from otel_ebpf_receiver.config.nodes import Complain, Node, read_list
 from otel_ebpf_receiver.config.schema import Config
 from otel_ebpf_receiver.config.values import convert, suggestion
 from otel_ebpf_receiver.config.whole import contradictions
@@ -98,6 +98,10 @@ def _read(path: str, complain: Complain) -> str:
 
 
 def _from_file(text: str, name: str, keys: Mapping[str, Declared], complain: Complain) -> dict[str, Node]:
+    if not text:
+        return {}
+    from otel_ebpf_receiver.config.document import read_yaml
+
     root = read_yaml(text, name, complain)
     if root is None or root.value is None:
         return {}
