@@ -88,6 +88,8 @@ class Directory:
         self.counters = Counters()
         self.on_exporting: Callable[[str, Trait], None] = lambda uid, what: None
         """Called with the uid of a pod and what its SDK makes (`TRACED`, `MEASURED`) when `saw_exports` tells of it for the first time."""
+        self.on_waiting: Callable[[], None] = lambda: None
+        """Called when rows of a batch wait for who is not known yet."""
         self._taps: U8 = np.zeros(1, np.uint8)
         self._asked_here = np.zeros(len(self._statics.workloads) + 1, bool)
         self._settled: dict[int, int] = {}
@@ -194,6 +196,8 @@ class Directory:
                 is_settled = np.array([latest - self._settled.get(key, -_SETTLED_NS) < _SETTLED_NS for key in distinct.tolist()])
                 # Whose owner ended a moment ago has another soon, or nobody asks there any more: those who waited in vain say nothing about those who come.
                 waiting[rows] |= ~is_settled[where] | (side.certainty[rows] == _GRACE)
+                if waiting[rows].any():
+                    self.on_waiting()
         return waiting
 
     def _settle(self, flows: Flows, client: Found, server: Found, waits: Bools) -> None:

@@ -261,6 +261,8 @@ def test_an_instrumented_client_leaves_its_servers_report_alone() -> None:
 def test_a_pod_that_is_not_known_yet_waits_and_then_leaves() -> None:
     """It waits only while somebody may come to know it, once, and again after a minute."""
     made = cluster(is_current=True)
+    told: list[bool] = []
+    made.on_waiting = lambda: told.append(True)
     row: Row = (PAIR_A, LEFT, "10.2.0.2", 40000, "10.1.0.77", 80)
 
     first = made.identify(flows(row, at_s=1000))
@@ -271,6 +273,7 @@ def test_a_pod_that_is_not_known_yet_waits_and_then_leaves() -> None:
     assert [bool(one.waits[0]) for one in (first, last, soon, later) if one.waits is not None] == [True, False, False, True]
     assert shown(last) == (4, -1, "Sj")
     assert made.counters.identified == 2
+    assert told == [True, True]
 
 
 def test_what_has_not_ended_is_told_at_once_and_counts_for_nothing() -> None:

@@ -193,6 +193,20 @@ def test_stopping_is_prompt_and_leaves_no_thread(tmp_path: Path) -> None:
     until(lambda: threading.active_count() <= before, "the server's threads end")
 
 
+def test_who_is_waited_for_is_known_before_events_were_gathered(tmp_path: Path) -> None:
+    """What comes behind another event waits to be read with more, but not while an exchange waits for a name."""
+    with FakeApi() as api:
+        small(api)
+        with following(tmp_path, api.kubeconfig(), timing=replace(QUICK, gather_s=3600.0)) as agent:
+            agent.until_synced()
+            api.put(cluster.pod("first", "10.1.0.8"))
+            agent.until_who("10.1.0.8", "first")
+            for name, address in (("second", "10.1.0.9"), ("third", "10.1.0.10")):
+                api.put(cluster.pod(name, address))
+                agent.directory.on_waiting()
+                agent.until_who(address, name)
+
+
 def test_what_a_pod_exports_marks_it(tmp_path: Path) -> None:
     """Told by the pipeline, in the next snapshot."""
     with FakeApi() as api:

@@ -88,6 +88,7 @@ class Cluster:
         self.selection: Selection | None = None
         """The addresses that can matter, None: all; replaced when that changes."""
         directory.on_exporting = self.mark_exporting
+        directory.on_waiting = self.hurry
 
     @property
     def cluster_uid(self) -> str:
@@ -135,6 +136,11 @@ class Cluster:
         with self._lock:
             if self._store.mark_exporting(uid, what):
                 self._note()
+
+    def hurry(self) -> None:
+        """Somebody waits for a name: what is known by now of the server is read at once."""
+        for one in self._watches:
+            one.hurry()
 
     def replace(self, kind: str, objects: Mapping[str, Any]) -> None:
         """Of `watch.Sink`."""

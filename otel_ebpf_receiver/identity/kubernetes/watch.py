@@ -68,8 +68,12 @@ class Timing:
     watch_high_s: float = 600.0
     silence_s: float = 30.0
     """Beyond the end that was asked for."""
-    gather_s: float = 1.0
+    gather_s: float = 1.5
     """Events that come within so long after another are read together. Less than exchanges wait for a name."""
+    hurried_s: float = 0.25
+    """The same while somebody waits for a name (`Watch.hurry`)."""
+    hurry_s: float = 2.0
+    """For so long somebody waits, as far as it is known here."""
     settle_s: float = 0.5
     """Where events come without a pause the sink is told to make something of them this often."""
     outage_s: float = 60.0
@@ -145,6 +149,8 @@ class Watch:
         self._state = State()
         self._events_total = 0
         self._contact_s = 0.0
+        self._is_gathering = False
+        self._hurried_s = -self._timing.hurry_s
         self.worker = Worker(f"k8s-{resource.kind}", self.run)
 
     @property
@@ -160,6 +166,13 @@ class Watch:
     def state(self) -> State:
         """How it is doing. Any thread may ask."""
         return replace(self._state, events_total=self._events_total, contact_s=self._contact_s)
+
+    def hurry(self) -> None:
+        """Somebody waits for a name: read at once what has come, and what comes next sooner. Any thread may ask, as often as it likes."""
+        self._hurried_s = time.monotonic()
+        if self._is_gathering:
+            self._is_gathering = False
+            self.worker.wake()
 
     def stop(self) -> None:
         """End the watch; safe twice, and before it was started."""
@@ -239,8 +252,7 @@ class Watch:
                 if is_quiet or time.monotonic() - settled_s > timing.settle_s:
                     self._sink.settled(self.kind)
                     if is_quiet:
-                        # hot: benchmarks/identity.py. Woken for each event alone, a thread costs more than the event.
-                        self._wait(worker, timing.gather_s)
+                        self._gather(worker)
                     settled_s = time.monotonic()
         finally:
             self._stream = None
@@ -249,6 +261,19 @@ class Watch:
         if time.monotonic() - start_s < 1.0 and self._events_total == before and not worker.is_stopping():
             raise Unreachable("the watch ended as soon as it began")
         self._delay_s, self._refusals = 0.0, 0
+
+    def _gather(self, worker: Worker) -> None:
+        """Let events come together."""
+        # hot: benchmarks/identity.py. Woken for each event alone, a thread costs more than the event.
+        timing = self._timing
+        self._is_gathering = True
+        # Asked only now, so that whoever hurries meanwhile is seen here or sees that there is somebody to wake.
+        if time.monotonic() - self._hurried_s < timing.hurry_s:
+            self._is_gathering = False
+            worker.pause(timing.hurried_s)
+        else:
+            worker.pause(timing.gather_s)
+            self._is_gathering = False
 
     def _event(self, line: bytes) -> None:
         try:
