@@ -6,7 +6,7 @@ Pure. Precedence, from the weakest: attributes added by the user, `resource.open
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -66,7 +66,7 @@ class Cluster:
     added: Mapping[str, AttributeValue] = field(default_factory=dict)
 
 
-def resource(pod: Pod, container: Container | None, owners: Sequence[Owner], cluster: Cluster) -> dict[str, AttributeValue]:
+def resource(pod: Pod, container: Container | None, owners: tuple[Owner, ...], cluster: Cluster) -> dict[str, AttributeValue]:
     """Attributes of a container's Resource; `container` is None where it is not known which of several it is. `owners`: from the pod
     upwards."""
     # hot: benchmarks/identity.py
@@ -88,7 +88,7 @@ def resource(pod: Pod, container: Container | None, owners: Sequence[Owner], clu
     return made
 
 
-def service_of(pod: Pod, owners: Sequence[Owner], *, name_from_labels: bool) -> tuple[str, str]:
+def service_of(pod: Pod, owners: tuple[Owner, ...], *, name_from_labels: bool) -> tuple[str, str]:
     """service.name and service.namespace of a pod."""
     return _service_of(pod, _annotated(pod), owners, name_from_labels)
 
@@ -140,13 +140,14 @@ def image_version(image: str) -> str:
     return "@".join(part for part in (tag, digest) if part)
 
 
-def _service_of(pod: Pod, annotated: Mapping[str, str], owners: Sequence[Owner], name_from_labels: bool) -> tuple[str, str]:
+def _service_of(pod: Pod, annotated: Mapping[str, str], owners: tuple[Owner, ...], name_from_labels: bool) -> tuple[str, str]:
     by_labels = (pod.labels.get(INSTANCE_LABEL) or pod.labels.get(NAME_LABEL)) if name_from_labels else None
     name = annotated.get(service_keys.SERVICE_NAME) or by_labels or _highest(owners) or pod.name
     return name, annotated.get(service_keys.SERVICE_NAMESPACE) or pod.namespace
 
 
-def _highest(owners: Sequence[Owner]) -> str:
+@lru_cache(maxsize=_CACHED)
+def _highest(owners: tuple[Owner, ...]) -> str:
     named = [owner for owner in owners if owner.name]
     return min(named, key=_rank).name if named else ""
 
@@ -155,7 +156,7 @@ def _rank(owner: Owner) -> int:
     return _RANKS[owner.kind]
 
 
-def _add_facts(made: dict[str, AttributeValue], pod: Pod, container: Container | None, owners: Sequence[Owner], cluster: Cluster) -> None:
+def _add_facts(made: dict[str, AttributeValue], pod: Pod, container: Container | None, owners: tuple[Owner, ...], cluster: Cluster) -> None:
     facts = (
         cluster.uid,
         cluster.name,
@@ -172,9 +173,11 @@ def _add_facts(made: dict[str, AttributeValue], pod: Pod, container: Container |
         if value:
             made[key] = value
     for owner in owners:
-        for key, value in zip(_OWNER_KEYS[owner.kind], (owner.name, owner.uid), strict=True):
-            if value:
-                made[key] = value
+        name_key, uid_key = _OWNER_KEYS[owner.kind]
+        if owner.name:
+            made[name_key] = owner.name
+        if owner.uid:
+            made[uid_key] = owner.uid
     if container and container.image:
         made.update(_image_facts(container.image))
     for template, values, globs in (

@@ -300,8 +300,7 @@ def _unchunked(file: Any) -> Iterator[list[bytes]]:
 
 def _chunks(buffer: bytearray, filled: int) -> tuple[list[bytes], int, int]:
     """The whole chunks of a buffer, where the first begins that is not, and how much that takes at least; 0: there are no more."""
-    chunks = list[bytes]()
-    at = 0
+    chunks, view, at = list[bytes](), memoryview(buffer), 0
     while (end := buffer.find(b"\r\n", at, filled)) >= 0:
         size, begin = int(buffer[at:end].partition(b";")[0], 16), end + 2
         if not 0 <= size <= _LINE_MAX:
@@ -310,7 +309,7 @@ def _chunks(buffer: bytearray, filled: int) -> tuple[list[bytes], int, int]:
             return chunks, begin, 0
         if filled < begin + size + 2:
             return chunks, at, begin + size + 2 - at
-        chunks.append(bytes(memoryview(buffer)[begin : begin + size]))
+        chunks.append(bytes(view[begin : begin + size]))
         at = begin + size + 2
     if filled - at > _HEAD_MAX:
         raise Unreachable("the watch is no chunked body")

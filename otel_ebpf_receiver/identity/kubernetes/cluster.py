@@ -241,7 +241,7 @@ class Cluster:
     def _lacks_owners(self) -> bool:
         """There are controllers to ask for that were not asked for yet: with them the snapshot says at once what is so."""
         with self._lock:
-            return any(one.uid not in self._owners_due_s for one in self._store.wanted_owners())
+            return self._store.lacks_owners(self._owners_due_s)
 
     def _find_owners(self, worker: Worker) -> None:
         """Ask for the controllers above ReplicaSets and Jobs, for a limited time: until they are known their names are guessed from

@@ -255,8 +255,10 @@ def _pod(raw: Raw, wanted: Wanted, *, keeps_containers: bool) -> Pod:
 
 
 def _own_addresses(status: Raw, several: str, single: str) -> tuple[bytes, ...]:
-    found = _addresses([one.get("ip") for one in status.get(several) or ()])
-    return found or _addresses([status.get(single)])
+    # hot: benchmarks/identity.py. Before Python 3.12 each comprehension is a function that is made and called.
+    found = status.get(several)
+    own = [packed(one["ip"]) for one in found if one.get("ip")] if found else ()
+    return tuple(own) or _addresses([status.get(single)])
 
 
 def _containers(spec: Raw) -> tuple[Container, ...]:
@@ -302,7 +304,7 @@ def matches(key: str, globs: tuple[str, ...]) -> bool:
 
 
 def _is_kept_label(key: str, globs: tuple[str, ...]) -> bool:
-    return key in _KEPT_LABELS or matches(key, globs)
+    return key in _KEPT_LABELS or bool(globs and matches(key, globs))
 
 
 def _decides(key: str, globs: tuple[str, ...]) -> bool:

@@ -6,7 +6,7 @@ joins them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Any
@@ -70,6 +70,8 @@ class Store:
         self._around = Around(options, self._slots, options.cluster, owners=self._owners, agent_nodes=frozenset({options.node}))
         self._ended: list[_Ended] = []
         self._own_node: Node | None = None
+        self.node_addresses: frozenset[bytes] = frozenset()
+        """What the API server says are this node's addresses."""
         self._is_stale = True
         self._built: Snapshot | None = None
         """The last snapshot, as long as all addresses and ports are as in it."""
@@ -78,11 +80,6 @@ class Store:
     def cluster_uid(self) -> str:
         """uid of the namespace kube-system, which stands for the cluster; empty: not known yet."""
         return self._around.cluster.uid
-
-    @property
-    def node_addresses(self) -> frozenset[bytes]:
-        """What the API server says are this node's addresses."""
-        return frozenset(self._own_node.addresses if self._own_node else ())
 
     def selection(self) -> Selection | None:
         """The addresses of this node that can matter; None: all."""
@@ -102,9 +99,10 @@ class Store:
 
     def apply(self, kind: str, uid: str, value: Any | None, now_ns: int) -> bool:
         """One object is so, or (None) is gone. True when that is news."""
+        # hot: benchmarks/identity.py
         table = self._tables[kind]
         old = table.get(uid)
-        if isinstance(value, Pod):
+        if isinstance(value, Pod) and value.is_ended:
             value = _with_end(value, old, now_ns)
         if value == old:
             return False
@@ -116,7 +114,8 @@ class Store:
             if isinstance(value, Pod):
                 self._want_owner(kind, value)
             self._mark(kind, uid)
-        self._look_around(kind, old, value)
+        if kind not in (PODS, PEERS):
+            self._look_around(kind, old, value)
         return True
 
     def watch_peers(self, *, is_on: bool) -> None:
@@ -134,6 +133,11 @@ class Store:
         self._around.exporting = {**known, uid: known.get(uid, Trait(0)) | what}
         self._mark(PODS, uid)
         return True
+
+    def lacks_owners(self, known: Container[str]) -> bool:
+        """There are `wanted_owners` whose uid is not among these."""
+        # hot: benchmarks/identity.py. Nearly always there are none.
+        return bool(self._wanted) and any(uid not in known for uid in self._wanted)
 
     def wanted_owners(self) -> list[WantedOwner]:
         """Controllers whose own controller is not known yet: for pods of this node, and for Jobs, whose names do not tell."""
@@ -229,6 +233,7 @@ class Store:
             own = next((node for node in self._tables[NODES].values() if node.name == self._options.node), None)
             self._is_stale |= (addresses, own is None) != (self._around.node_addresses, self._own_node is None)
             self._around.node_addresses, self._own_node = addresses, own
+            self.node_addresses = frozenset(own.addresses if own else ())
         elif kind == SLICES and self._options.agents_service:
             nodes = {self._options.node}
             for one in self._tables[SLICES].values():
@@ -297,7 +302,7 @@ class Store:
 
 def _with_end(pod: Pod, old: Pod | None, now_ns: int) -> Pod:
     """A pod that has ended has an end: what it says, else when that was seen to happen, else (never seen running) its start."""
-    if not pod.is_ended or pod.end_ns:
+    if pod.end_ns:
         return pod
     if old is None:
         return structs.replace(pod, end_ns=pod.start_ns)
