@@ -100,12 +100,12 @@ def pod_rows(pod: Pod, around: Around) -> Rows:
     whole = hold(only)
     numbers = [whole] if only else [hold(container) for container in pod.containers]
     group = NO_GROUP if only else 2 * whole + 1
-    listens = [(port, number) for container, number in zip(pod.containers, numbers, strict=True) for port in container.ports]
     ports = _host_ports(pod, numbers, around)
-    if pod.is_host_network:
-        ports += _at_addresses(pod, listens, around)
-    elif not only:
-        ports += [_PORT.pack(group, port, number) for port, number in listens]
+    if pod.is_host_network or not only:
+        listens = [(port, number) for container, number in zip(pod.containers, numbers, strict=True) for port in container.ports]
+        ports += (
+            _at_addresses(pod, listens, around) if pod.is_host_network else [_PORT.pack(group, port, number) for port, number in listens]
+        )
     return Rows(_pod_claims(pod, whole, group), b"".join(ports), tuple(held))
 
 
@@ -212,6 +212,9 @@ def _pod_claims(pod: Pod, workload: int, group: int) -> bytes:
     if pod.is_host_network:
         return b""
     end = pod.end_ns if pod.is_ended else OPEN_NS
+    if len(pod.addresses) == 1:
+        # hot: benchmarks/identity.py. Before Python 3.12 a comprehension costs as much as the row.
+        return _CLAIM.pack(pod.addresses[0], pod.start_ns, end, end, workload, group)
     return b"".join([_CLAIM.pack(address, pod.start_ns, end, end, workload, group) for address in pod.addresses])
 
 
@@ -226,7 +229,7 @@ def _host_ports(pod: Pod, numbers: list[int], around: Around) -> list[bytes]:
     if pod.is_host_network or pod.is_ended:
         return []
     leads = [(port, number) for container, number in zip(pod.containers, numbers, strict=True) for port in container.host_ports]
-    return [_PORT.pack(around.group(address), port, number) for address in pod.host_addresses for port, number in leads]
+    return [_PORT.pack(around.group(address), port, number) for address in pod.host_addresses for port, number in leads] if leads else []
 
 
 def _open_claim(address: bytes, workload: int, group: int) -> bytes:
