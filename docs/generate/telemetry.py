@@ -146,7 +146,7 @@ def kubernetes() -> tuple[str, ...]:
     pod = Pod("uid", "ns", "pod", "node", address_text="10.0.0.1", start_text="2026", labels=more, annotations=more)
     image = Container("main", "web:1.2")
     kinds = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "CronJob", "Job")
-    owners = [Owner(kind, "name", "uid") for kind in kinds]
+    owners = tuple(Owner(kind, "name", "uid") for kind in kinds)
     return tuple(resource(pod, image, owners, Cluster(uid="uid", name="name", wanted=wanted)))
 
 
