@@ -9,10 +9,10 @@
 #define HTTP_WINDOW 2048         // bytes of the frame looked at together, a power of two
 #endif
 #ifndef HTTP_STEPS
-#define HTTP_STEPS 2             // steps of one call of `http_steps`: the verifier walks each, and only once
+#define HTTP_STEPS 4             // steps of one call of `http_steps`: the verifier walks each, and only once
 #endif
 #ifndef HTTP_CALLS
-#define HTTP_CALLS 32            // such calls of one run: 33 runs a frame hold 64 KiB of the smallest messages
+#define HTTP_CALLS 20            // such calls of one run: 33 runs a frame hold 64 KiB of the smallest messages
 #endif
 #ifndef HTTP_FIRST_STEPS
 #define HTTP_FIRST_STEPS 8       // steps before the first call: what clients other than browsers send is done with them
