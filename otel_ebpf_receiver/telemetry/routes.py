@@ -10,6 +10,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +25,9 @@ OVERFLOW = "/{overflow}"
 _CACHE_BITS = 15
 _TEMPLATES_MAX = 20_000
 _SKELETONS_MAX = 1 << 14
-Rows = npt.NDArray[np.intp]
 _SERVICES_MAX = 10_000
+_PATHLESS, _OVERFLOWED = 0, 1
+Rows = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,37 @@ class Paths:
     def text(self, row: int) -> bytes:
         return self.texts[row, : self.lengths[row]].tobytes()
 
-    def keys(self, service: I64) -> U64:
-        return mix(text_keys(self.texts, self.lengths), service, self.is_cut.view(np.uint8))
+    @property
+    def keys(self) -> U64:
+        return mix(text_keys(self.texts, self.lengths), self.is_cut.view(np.uint8))
+
+    @property
+    def is_there(self) -> Bools:
+        """Rows that have a path at all."""
+        return (self.lengths > 0) & (self.texts[:, 0] == ord("/"))
+
+    def skeletons(self) -> Skeletons:
+        texts, is_told = template.skeletons(self.texts)
+        return Skeletons(Paths(texts, self.lengths, self.is_cut).keys, is_told & self.is_there)
+
+
+@dataclass(frozen=True, slots=True)
+class Skeletons:
+    """Of n rows: where it `is_told`, equal keys mean equal templates of the paths."""
+
+    keys: U64
+    is_told: Bools
+
+
+class Lines(Protocol):
+    """What paths are read from (n rows). A line stands for its path, whatever else it says: read are only those of rows not met lately."""
+
+    @property
+    def keys(self) -> U64: ...
+
+    def paths(self, rows: Rows) -> Paths: ...
+
+    def skeletons(self, rows: Rows) -> Skeletons: ...
 
 
 class Routes:
@@ -87,16 +118,23 @@ class Routes:
     def text(self, key: int) -> str:
         return self._texts[key] if key in self._texts else self._texts_before[key]
 
-    def recall(self, workloads: Sequence[Workload], which: npt.NDArray[np.int32], lines: U64, read: Callable[[Rows], Paths]) -> U64:
-        """The same as `resolve`. `lines`: keys of all that the rows' paths are read from; `read` is asked for the rows not met lately."""
+    def recall(self, workloads: Sequence[Workload], which: npt.NDArray[np.int32], lines: Lines) -> U64:
+        """The same as `resolve`, of paths that are not read yet."""
         self._make_room()
         service = self._of(workloads, which)
-        keys = mix(service, lines)
+        keys = mix(lines.keys, service)
         routes, missing = self._lines.find(keys)
         if missing.size:
-            routes[missing] = self._look_up(service[missing], read(missing))
-            self._lines.put(keys[missing], routes[missing])
+            found = self._read(service.take(missing), lines, missing)
+            routes[missing] = found
+            self._lines.put(keys.take(missing), found)
         return routes
+
+    def _read(self, service: I64, lines: Lines, rows: Rows) -> U64:
+        # Patterns may ask for certain digits, which no skeleton has.
+        if self._compiled:
+            return self._look_up(service, lines.paths(rows))
+        return self._template(service, lines.skeletons(rows), lambda missing: lines.paths(rows[missing]))
 
     def resolve(self, workloads: Sequence[Workload], which: npt.NDArray[np.int32], paths: Paths) -> U64:
         """The key of each row's route. `which`: whose routes."""
@@ -116,8 +154,8 @@ class Routes:
         self._patterns.clear()
         self._table = None
         self._templates = KeyIndex()
-        self._template_routes = np.array([self._overflow], np.uint64)
-        """By number, behind the one of whom there is no number: the overflow value."""
+        self._template_routes = np.array([0, self._overflow], np.uint64)
+        """By place; the first are those of `_PATHLESS` and `_OVERFLOWED`."""
         self._counts = np.zeros(64, np.int64)
         self._skeletons = KeyIndex()
         self._lines.clear()
@@ -146,18 +184,17 @@ class Routes:
 
     def _look_up(self, service: I64, paths: Paths) -> U64:
         out = np.zeros(len(service), np.uint64)
-        left = np.flatnonzero((paths.lengths > 0) & (paths.texts[:, 0] == ord("/")))
+        left = np.flatnonzero(paths.is_there)
         if self._compiled and left.size:
             out[left] = self._matched(service[left], paths.of(left))
             left = left[out[left] == 0]
         if self._options.templating and left.size:
-            all_left = len(left) == len(out)
-            out[left] = self._template(service, paths) if all_left else self._template(service[left], paths.of(left))
-            self.overflowed += int(np.count_nonzero(out == self._overflow))
+            paths = paths.of(left)
+            out[left] = self._template(service[left], paths.skeletons(), paths.of)
         return out
 
     def _matched(self, service: I64, paths: Paths) -> U64:
-        keys = paths.keys(service)
+        keys = mix(paths.keys, service)
         routes, missing = self._paths.find(keys)
         if missing.size:
             new, first, where = np.unique(keys[missing], return_index=True, return_inverse=True)
@@ -174,22 +211,33 @@ class Routes:
                 return self._key(pattern)
         return 0
 
-    def _template(self, service: I64, paths: Paths) -> U64:
-        skeletons, is_told = template.skeletons(paths.texts)
-        keys = Paths(skeletons, paths.lengths, paths.is_cut).keys(service)
+    def _template(self, service: I64, skeletons: Skeletons, read: Callable[[Rows], Paths]) -> U64:
+        """The templates of paths; those that their skeletons do not tell are read."""
+        keys, is_told = mix(skeletons.keys, service), skeletons.is_told
         if len(self._skeletons) > _SKELETONS_MAX:
             self._skeletons = KeyIndex()
         found = self._skeletons.find(keys)
         missing = ((found < 0) | ~is_told).nonzero()[0]
         if missing.size:
-            found[missing] = self._template_whole(service[missing], paths.of(missing))
+            found[missing] = self._template_read(service[missing], read(missing))
             told = missing[is_told[missing]]
             new, first = np.unique(keys[told], return_index=True)
             self._skeletons.insert(new, found[told[first]])
-        return self._template_routes.take(found)
+        routes = self._template_routes.take(found)
+        self.overflowed += int(np.count_nonzero(routes == self._overflow))
+        return routes
+
+    def _template_read(self, service: I64, paths: Paths) -> npt.NDArray[np.int32]:
+        """The place of each row's template in `_template_routes`."""
+        there = paths.is_there.nonzero()[0]
+        if len(there) == len(service):
+            return self._template_whole(service, paths)
+        out = np.full(len(service), _PATHLESS, np.int32)
+        if there.size:
+            out[there] = self._template_whole(service[there], paths.of(there))
+        return out
 
     def _template_whole(self, service: I64, paths: Paths) -> npt.NDArray[np.int32]:
-        """The place of each row's template in `_template_routes`."""
         shape = template.shapes(paths.texts, paths.lengths)
         keys = mix(service, *words(shape), paths.is_cut.astype(np.uint64))
         numbers = self._templates.find(keys)
@@ -201,11 +249,11 @@ class Routes:
                 if self._counts[service[row]] < self._options.limit:
                     self._counts[service[row]] += 1
                     added[key] = self._key(template.text(paths.text(row), is_cut=bool(paths.is_cut[row])))
-            places = np.arange(len(added), dtype=np.int32) + np.int32(len(self._template_routes) - 1)
+            places = np.arange(len(added), dtype=np.int32) + np.int32(len(self._template_routes))
             self._templates.insert(np.array(list(added), np.uint64), places)
             self._template_routes = np.append(self._template_routes, np.array(list(added.values()), np.uint64))
             numbers = self._templates.find(keys)
-        return numbers + np.int32(1)
+        return np.where(numbers < 0, np.int32(_OVERFLOWED), numbers)
 
     def _key(self, text: str) -> int:
         key = hash(text) & 0xFFFFFFFFFFFFFFFF or 1

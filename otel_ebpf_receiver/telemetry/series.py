@@ -17,13 +17,17 @@ from otel_ebpf_receiver.telemetry.aggregation import CUMULATIVE, Aggregation, Sl
 from otel_ebpf_receiver.telemetry.columns import I64, U64, Attributes, Instrument, Points
 from otel_ebpf_receiver.telemetry.exemplars import Exemplars, Sampled
 from otel_ebpf_receiver.telemetry.keys import KeyIndex, mix
-from otel_ebpf_receiver.telemetry.wire import Objects, key_values
+from otel_ebpf_receiver.telemetry.wire import Objects, attribute_fields
 
 _OVERFLOW: Attributes = {names.METRIC_OVERFLOW: True}
 _OVERFLOW_KEY = 0x6F766572666C6F77
 _SERIES_BYTES = 1200
 """What a series costs beside its values: its attributes as a mapping and encoded, and its place in the tables (measured)."""
-_POINTS = {9: HistogramDataPoint, 10: ExponentialHistogramDataPoint, 7: NumberDataPoint}
+_ATTRIBUTES = {
+    tag: point.DESCRIPTOR.fields_by_name["attributes"].number
+    for tag, point in ((9, HistogramDataPoint), (10, ExponentialHistogramDataPoint), (7, NumberDataPoint))
+}
+"""The number of a point's attributes, by that of the kind of metric."""
 
 
 class Budget:
@@ -94,8 +98,8 @@ class Series:
         missing = (slots < 0).nonzero()[0]
         if missing.size:
             self._admit(points, resource, keys, missing, start)
-            slots = self._index.find(keys).astype(np.intp)
-            over = np.flatnonzero(slots < 0)
+            slots[missing] = found = self._index.find(keys[missing])
+            over = missing[found < 0]
             if over.size:
                 self.overflowed += len(over)
                 slots[over] = self._overflow(resource[over], start)
@@ -142,9 +146,9 @@ class Series:
         if not self._free:
             self._grow()
         slot = self._free.pop()
-        message = _POINTS[self.aggregation.metric_tag](attributes=key_values(attributes))
         self.resource[slot], self.start[slot] = owner, start
-        self.attributes[slot], self.encoded[slot] = attributes, message.SerializeToString()
+        self.attributes[slot] = attributes
+        self.encoded[slot] = attribute_fields(_ATTRIBUTES[self.aggregation.metric_tag], attributes)
         self._counts[owner] = self._counts.get(owner, 0) + 1
         self._budget.used_bytes += self._cost
         return slot

@@ -15,10 +15,11 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from otel_ebpf_receiver.telemetry.columns import I64, U8, U64, Bools, Group, Integers, Kind, Part, Prefix, SpanColumns, Text
 from otel_ebpf_receiver.telemetry.keys import distinct, mix
-from otel_ebpf_receiver.telemetry.wire import Pieces, Rows, key_values, strings, varint_width, whole_strings
+from otel_ebpf_receiver.telemetry.wire import Pieces, Rows, attribute_fields, strings, varint_width, whole_strings
 
 _LENGTH_WIDTH = 3
 """Bytes of a span's length: 2 MiB, far above what the longest texts add up to."""
+_ATTRIBUTES = Span.DESCRIPTOR.fields_by_name["attributes"].number
 _FLAGS_ROOT, _FLAGS_CHILD = 0x100, 0x300
 """It is known whether the parent is remote; it is (OTLP SpanFlags)."""
 
@@ -96,11 +97,11 @@ def _encode_part(kind: Kind, group: Group, rows: npt.NDArray[np.intp]) -> Callab
 
 def encode_part(part: Part, kind: Kind) -> bytes:
     """The fields of a span that a group sets; kind and status go with the name."""
-    span = Span(attributes=key_values(part.attributes), trace_state=part.trace_state)
+    span = Span(trace_state=part.trace_state)
     if part.name:
         span.name, span.kind = part.name, int(kind)  # type: ignore[assignment]
         span.status.CopyFrom(Status(code=Status.STATUS_CODE_ERROR) if part.is_error else Status())
-    return span.SerializeToString()
+    return span.SerializeToString() + attribute_fields(_ATTRIBUTES, part.attributes)
 
 
 def _order(resource: I64) -> npt.NDArray[np.intp]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from otel_ebpf_receiver.telemetry.columns import I64, U8, Bools
 
 _DIGIT, _HEX, _LETTER, _DASH, _MARK, _OTHER = 1, 2, 4, 8, 16, 32
-_SLASH = ord("/")
+_SLASH, _QUERY = ord("/"), ord("?")
 _DASHES = (8, 13, 18, 23)
 _UUID_BYTES, _MIXED_MIN, _LONG_MIN = 36, 16, 32
 PLACEHOLDERS = ("", "{number}", "{uuid}", "{hash}", "{token}")
@@ -74,27 +74,33 @@ def _segment(segment: bytes) -> str:
     return segment.decode("utf-8", "replace")
 
 
-def skeletons(paths: U8) -> tuple[U8, Bools]:
-    """The paths with each digit as `?`, and for which rows that tells enough: those of equal skeleton have equal templates.
+def skeletons(texts: U8) -> tuple[U8, Bools]:
+    """Texts (n x 8k, zero behind each) that hold a path, up to the first `?`, with each digit as one byte; and for which rows that tells enough.
 
-    It does where digits fill the segments they are in and no segment is long; most paths are so, and this is done in a seventh of the time.
+    It does where the text is ASCII and digits fill the segments of the path that they are in: rows of equal skeleton then have equal templates. Most
+    paths are so, and this is done in a tenth of the time.
     """
     # hot: benchmarks/pipeline.py. A byte compared with another costs a tenth of a byte that is moved.
-    flat = paths.ravel()
-    is_digit = flat - np.uint8(ord("0")) < 10
-    is_edge = (flat == _SLASH) | (flat == 0)
-    is_foreign = ~(is_digit | is_edge)
-    is_odd = np.zeros(flat.shape, bool)
-    is_odd[1:] = is_digit[1:] & is_foreign[:-1]
-    is_odd[:-1] |= is_digit[:-1] & is_foreign[1:]
-    run = ~is_edge
-    for size in (1, 2, 4, 8, 16):
-        run = run[:-size] & run[size:]
-    is_odd[: len(run)] |= run
-    is_told = np.ones(len(paths), bool)
-    is_told[np.flatnonzero(is_odd) // paths.shape[1]] = False
-    # The digits are the bytes 0x30 to 0x39, and no path has a question mark, 0x3F.
-    return (flat | is_digit.view(np.uint8) * np.uint8(0x0F)).reshape(paths.shape), is_told
+    flat, width = texts.ravel(), texts.shape[1]
+    is_digit = (flat - np.uint8(ord("0")) < 10).view(np.uint8)
+    is_edge = (flat == _SLASH).view(np.uint8)
+    is_edge |= (flat == 0).view(np.uint8)
+    # 1 for a digit, 0 for what may not stand beside it, 2 for what may.
+    place = is_edge + is_edge
+    place += is_digit
+    beside = np.flatnonzero(place[1:] + place[:-1] == 1)
+    # Of several marks in a row the first counts: it is written last.
+    marks = np.flatnonzero(flat == _QUERY)[::-1]
+    ends = np.full(len(texts), width)
+    rows, columns = np.divmod(marks, width)
+    ends[rows] = columns
+    rows, columns = np.divmod(beside, width)
+    is_told = np.ones(len(texts), bool)
+    is_told[rows[columns + 1 < ends[rows]]] = False
+    if flat.max(initial=0) >= 0x80:
+        is_told[(texts >= 0x80).any(axis=1)] = False
+    # The digits are the bytes 0x30 to 0x39, and 0xBF is no ASCII.
+    return (flat | is_digit * np.uint8(0x8F)).reshape(texts.shape), is_told
 
 
 def shapes(paths: U8, lengths: I64) -> U8:

@@ -6,6 +6,7 @@ field numbers through its callers, and no attribute names.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -56,6 +57,19 @@ def _any(value: AttributeValue) -> AnyValue:
     if isinstance(value, str):
         return AnyValue(string_value=value)
     return AnyValue(array_value=ArrayValue(values=[AnyValue(string_value=item) for item in value]))
+
+
+def attribute_fields(number: int, attributes: Mapping[str, AttributeValue]) -> bytes:
+    """The attributes as entries of the repeated `KeyValue` that is a message's field `number`."""
+    tag = varint(number << 3 | 2)
+    return b"".join([tag + _key_value(key, value, type(value)) for key, value in attributes.items()])
+
+
+@functools.lru_cache(maxsize=8192)
+def _key_value(key: str, value: AttributeValue, of: type) -> bytes:
+    """An attribute, its length in front; `of` tells True from 1. Most of them are met over and over, and protobuf takes ten times as long."""
+    body = KeyValue(key=key, value=_any(value)).SerializeToString()
+    return varint(len(body)) + body
 
 
 class Rows:

@@ -9,9 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from otel_ebpf_receiver.telemetry import template
-from otel_ebpf_receiver.telemetry.columns import I64, U8
-from otel_ebpf_receiver.telemetry.keys import text_keys
-from otel_ebpf_receiver.telemetry.routes import OVERFLOW, Paths, RouteOptions, RoutePattern, Routes
+from otel_ebpf_receiver.telemetry.columns import I64, U8, U64
+from otel_ebpf_receiver.telemetry.routes import OVERFLOW, Paths, RouteOptions, RoutePattern, Routes, Skeletons
 from otel_ebpf_receiver.telemetry.workload import Workload
 
 WORKLOADS = (Workload({"service.name": "shop"}), Workload({"service.name": "billing"}))
@@ -130,16 +129,17 @@ def test_the_vectorised_shape_agrees_with_the_template_of_one_path() -> None:
 
 
 def test_paths_of_one_skeleton_have_one_template() -> None:
-    """Where a skeleton tells enough, no two templates share it; most paths with numbers are among those."""
+    """Where a skeleton tells enough, no two templates share it, whatever the query says; most paths with numbers are among those."""
     random = np.random.default_rng(6)
-    parts = ["", "a", "users", "7", "0123", "98765", "v1", "1a", "1.2", "-", "\u00e9", "b" * 31, "b" * 32, "(" * 40, "0" * 40, "2024-01-02"]
-    paths = ["/" + "/".join(random.choice(parts, random.integers(1, 5))) for _ in range(4000)]
+    parts = ["", "a", "users", "7", "0123", "98765", "v1", "1a", "1.2", "-", "\u00e9", "b" * 31, "b" * 32, "(" * 40, "0" * 40, "2024-01-02", "\xbf"]
+    paths = ["/" + "/".join(random.choice(parts, random.integers(1, 5))) for _ in range(6000)]
+    queries = random.choice(["", "?", "?1", "?a=1&b=2x", "?a?1/2b"], len(paths)).tolist()
 
-    skeletons, is_told = template.skeletons(matrix(paths)[0])
+    skeletons, is_told = template.skeletons(matrix([path + query for path, query in zip(paths, queries, strict=True)])[0])
     told = {(skeletons[row].tobytes(), template.text(paths[row].encode())) for row in np.flatnonzero(is_told).tolist()}
 
     assert len(told) == len({skeleton for skeleton, _ in told}) > 100
-    assert template.skeletons(matrix(["/users/12/orders/34", "/v1/a"])[0])[1].tolist() == [True, False]
+    assert template.skeletons(matrix(["/users/12/orders/34", "/v1/a", "/a?v1=x1", "/a1?2"])[0])[1].tolist() == [True, False, True, False]
 
 
 def test_the_key_of_a_route_can_still_be_read_when_the_tables_were_full(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,22 +156,50 @@ def test_the_key_of_a_route_can_still_be_read_when_the_tables_were_full(monkeypa
     assert again[0] == first[0]
 
 
+class Lines:
+    """Lines that are nothing but paths; remembers which were read."""
+
+    def __init__(self, paths: list[str]) -> None:
+        rows, lengths = matrix(paths)
+        self._paths = Paths(rows, lengths, np.zeros(len(paths), bool))
+        self.read = list[int]()
+
+    @property
+    def keys(self) -> U64:
+        return self._paths.keys
+
+    def paths(self, rows: npt.NDArray[np.intp]) -> Paths:
+        self.read += rows.tolist()
+        return self._paths.of(rows)
+
+    def skeletons(self, rows: npt.NDArray[np.intp]) -> Skeletons:
+        return self._paths.of(rows).skeletons()
+
+
 def test_a_route_met_before_is_recalled_by_its_line() -> None:
     """Paths are read only for lines not met lately, and whoever is served by another service does not get its routes."""
-    routes, asked = Routes(PATTERNS), list[int]()
-    rows, lengths = matrix(["/bills/1", "/users/7", "/bills/1"])
-    lines = text_keys(rows, lengths)
+    routes, lines = Routes(PATTERNS), Lines(["/bills/1", "/users/7", "/bills/1"])
 
-    def read(missing: npt.NDArray[np.intp]) -> Paths:
-        asked.extend(missing.tolist())
-        return Paths(rows[missing], lengths[missing], np.zeros(len(missing), bool))
+    first = routes.recall(WORKLOADS, np.array([1, 1, 0], np.int32), lines)
+    again = routes.recall(WORKLOADS, np.array([1, 1, 1], np.int32), lines)
 
-    first = routes.recall(WORKLOADS, np.array([1, 1, 0], np.int32), lines, read)
-    again = routes.recall(WORKLOADS, np.array([1, 1, 1], np.int32), lines, read)
-
-    assert asked == [0, 1, 2]
+    assert lines.read == [0, 1, 2]
     assert [routes.text(int(key)) for key in first] == ["/bills/{id}", "/users/{id}", ""]
     assert [routes.text(int(key)) for key in again] == ["/bills/{id}", "/users/{id}", "/bills/{id}"]
+
+
+def test_a_template_is_known_by_the_skeleton_of_the_line() -> None:
+    """A path whose skeleton was met is not read, whatever its numbers; patterns, which may ask for certain numbers, are matched by the path."""
+    routes, met, new = Routes(RouteOptions(templating=True)), Lines(["/a/1", "*", "/v1/2"]), Lines(["/a/2", "*", "/v2/2", "/a/20"])
+
+    routes.recall(WORKLOADS, np.zeros(3, np.int32), met)
+    found = routes.recall(WORKLOADS, np.zeros(4, np.int32), new)
+
+    assert [routes.text(int(key)) for key in found] == ["/a/{number}", "", "/v2/{number}", "/a/{number}"]
+    assert (met.read, new.read) == ([0, 1, 2], [2, 3])
+    patterns = Routes(RouteOptions((RoutePattern("/a/1"),), templating=True))
+    found = patterns.recall(WORKLOADS, np.zeros(4, np.int32), Lines(["/a/1", "/a/2", "*", "/a/1"]))
+    assert [patterns.text(int(key)) for key in found] == ["/a/1", "/a/{number}", "", "/a/1"]
 
 
 def test_templates_are_capped_per_service() -> None:

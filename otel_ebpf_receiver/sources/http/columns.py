@@ -13,13 +13,14 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from otel_ebpf_receiver.sources.http import names, target
+from otel_ebpf_receiver.sources.http import names, startlines, target
 from otel_ebpf_receiver.sources.http.attributes import Describe
 from otel_ebpf_receiver.sources.http.authority import Named
 from otel_ebpf_receiver.sources.http.caches import IGNORED, Caches
 from otel_ebpf_receiver.sources.http.instruments import ACTIVE, measured
 from otel_ebpf_receiver.sources.http.options import HttpOptions
 from otel_ebpf_receiver.sources.http.record import METHODS, Error, Side, matrix
+from otel_ebpf_receiver.sources.http.startlines import StartLines
 from otel_ebpf_receiver.sources.http.target import Picked
 from otel_ebpf_receiver.sources.source import Offsets, Rows
 from otel_ebpf_receiver.telemetry.columns import (
@@ -45,8 +46,6 @@ from otel_ebpf_receiver.telemetry.workload import Flows, Identified
 CONNECT = METHODS.index("CONNECT")
 # hot: benchmarks/cpu.py. Plain numbers: before Python 3.12 reading a member of an enum costs as much as a numpy call.
 _NONE, _CLIENT = int(Error.NONE), int(Side.CLIENT)
-LINE_SHARED = 64
-"""Bytes at the start of the line from which ids and sameness are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +166,8 @@ class HttpView:
             return np.zeros(len(self.status), np.uint64)
         # Routes are the server's: both sides of an exchange look them up under its name.
         owner = np.where(self.who.server >= 0, self.who.server, self.who.client)
-        return self.routes.recall(self.who.workloads, owner, self._lines(), self._paths)
-
-    def _lines(self) -> U64:
-        """A key of all that a path is read from."""
-        records = self.records
-        method, kept = records["method_len"].astype(np.int64), records["target_len"].astype(np.int64)
-        return mix(text_keys(matrix(records, "line"), method + 1 + kept), self._is_cut.view(np.uint8) | method << 8 | kept << 16)
+        lines = StartLines(self.records, is_cut=self._is_cut, odd=self._odd[0], paths=self._paths)
+        return self.routes.recall(self.who.workloads, owner, lines)
 
     def _paths(self, rows: Rows) -> Paths:
         if "targets" in self.__dict__:
@@ -267,7 +261,7 @@ class HttpView:
         method = np.zeros(len(rows), np.uint64)
         unknown = np.flatnonzero(self.method[at] == 0)
         if unknown.size:
-            method[unknown] = mix(*line_start(records[rows[unknown]]))
+            method[unknown] = mix(*startlines.beginning(records[rows[unknown]]))
         note = records["flags"][at].astype(np.uint64) | (self.closed_by[at] << 16 | self.error[at] << 20).astype(np.uint64)
         # Who was asked goes with what for: a route is one server's, so that together there are hardly more combinations.
         outcome = Group(mix(self.outcome(kind, at), self.route[at], method, note, self.server.key[at]), describe.outcome)
@@ -336,16 +330,11 @@ def as_bytes(column: Records) -> U8:
     return column.view(np.uint8).reshape(len(column), -1)
 
 
-def line_start(records: Records) -> U64:
-    """The first bytes of the start line as words (k x n)."""
-    return np.ascontiguousarray(matrix(records, "line").view(np.uint64)[:, : LINE_SHARED // 8].T)
-
-
 def shared_words(records: Records) -> U64:
     """What both ends of an exchange see alike, whatever was done to its addresses: two TCP numbers and the start of the start line."""
     second = np.where(records["status"] > 0, records["response_seq"], records["request_ack"])
     numbers = records["request_seq"].astype(np.uint64) << np.uint64(32) | second.astype(np.uint64)
-    return np.concatenate((numbers[None, :], line_start(records)))
+    return np.concatenate((numbers[None, :], startlines.beginning(records)))
 
 
 def _joined(path: U8, lengths: I64, query: U8, query_lengths: I64) -> tuple[U8, I64]:
