@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_ebpf_receiver.telemetry.columns import F64, I64, U64, Bools
-from otel_ebpf_receiver.telemetry.wire import Objects, Rows, objects, varint, whole_strings
+from otel_ebpf_receiver.telemetry.wire import Objects, Rows, objects, varint
 
 Slots = npt.NDArray[np.intp]
 CUMULATIVE = -1
@@ -159,7 +159,7 @@ class Explicit:
         rows.fixed64(0x59, low)
         rows.fixed64(0x61, high)
         length[:] = rows.width - begin + behind
-        return objects(whole_strings(rows.matrix()))
+        return objects(rows.strings())
 
     def freeze(self, slots: Slots, delta: int) -> None:
         """Remembers what is being reported."""
@@ -220,7 +220,7 @@ class Counter:
         values = self._values[slots] - (0 if delta == CUMULATIVE else self._base[delta][slots])
         rows.fixed64(0x31, values.astype(np.uint64))
         length[:] = rows.width - begin + behind
-        return objects(whole_strings(rows.matrix()))
+        return objects(rows.strings())
 
     def freeze(self, slots: Slots, delta: int) -> None:
         self._frozen[delta] = (slots, self._values[slots])

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from otel_ebpf_receiver.telemetry.aggregation import CUMULATIVE, Extremes, Slots, Wanted, open_point, temporality, times
 from otel_ebpf_receiver.telemetry.columns import F64, I64, U64, Bools
-from otel_ebpf_receiver.telemetry.wire import Objects, Rows, varint_width, whole_strings
+from otel_ebpf_receiver.telemetry.wire import Objects, Rows, varint_width
 
 BUCKETS = 160
 SCALE_MAX = 20
@@ -173,7 +173,7 @@ class Exponential:
         rows.varint(lengths, _DATA_WIDTH)
         length[:] = rows.width - begin + behind + lengths
         out = np.empty(len(slots), object)
-        out[:] = list(map(operator.add, whole_strings(rows.matrix()), data))
+        out[:] = list(map(operator.add, rows.strings(), data))
         return out
 
     def freeze(self, slots: Slots, delta: int) -> None:

@@ -43,7 +43,8 @@ class Resources:
         self._encoded: dict[int, Encoded] = {}
         self._next = HOST
         scope = InstrumentationScope(name=names.SCOPE_NAME, version=version).SerializeToString()
-        self._scope = field(1, scope)
+        self._schema = field(3, names.SCHEMA_URL.encode())
+        self._scope = field(1, scope) + self._schema
         self._table: Sequence[Workload] | None = None
         self._of_table = np.zeros(0, np.int64)
         self._number({**added, **host, **own})
@@ -65,9 +66,8 @@ class Resources:
 
     def wrap(self, number: int, body_bytes: int) -> bytes:
         """What stands before `body_bytes` of spans or metrics in a request: `ResourceSpans`/`ResourceMetrics` and its one scope, both open."""
-        schema = field(3, names.SCHEMA_URL.encode())
-        scope_bytes = len(self._scope) + len(schema) + body_bytes
-        inner = self._encoded[number].message + schema + b"\x12" + varint(scope_bytes) + self._scope + schema
+        scope, message = self._scope, self._encoded[number].message
+        inner = message + b"\x12" + varint(len(scope) + body_bytes) + scope
         return b"\x0a" + varint(len(inner) + body_bytes) + inner
 
     def retain(self, used: Set[int]) -> None:
@@ -86,6 +86,6 @@ class Resources:
         if key not in self._numbers:
             self._numbers[key] = self._next
             message = ResourceMessage(attributes=key_values(attributes)).SerializeToString()
-            self._encoded[self._next] = Encoded(key, field(1, message))
+            self._encoded[self._next] = Encoded(key, field(1, message) + self._schema)
             self._next += 1
         return self._numbers[key]

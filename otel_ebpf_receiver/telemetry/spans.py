@@ -15,7 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from otel_ebpf_receiver.telemetry.columns import I64, U8, U64, Bools, Group, Integers, Kind, Part, Prefix, SpanColumns, Text
 from otel_ebpf_receiver.telemetry.keys import distinct, mix
-from otel_ebpf_receiver.telemetry.wire import Pieces, Rows, attribute_fields, strings, varint_width, whole_strings
+from otel_ebpf_receiver.telemetry.wire import Pieces, Rows, Texts, attribute_fields, strings, varint_width
 
 _LENGTH_WIDTH = 3
 """Bytes of a span's length: 2 MiB, far above what the longest texts add up to."""
@@ -80,7 +80,7 @@ class SpanEncoder:
         begin, begin_lengths = self._prefixes.take(prefix.key.take(rows), lambda row: prefix.build(int(rows[row])))
         header, whole = Rows(len(rows)), begin_lengths + text.lengths.take(rows)
         _text_header(header, text, whole)
-        pieces, lengths = [whole_strings(header.matrix()), begin, strings(text.matrix.take(rows, axis=0))], header.width + whole
+        pieces, lengths = [header.strings(), begin, strings(text.matrix.take(rows, axis=0))], header.width + whole
         if text.present is not None:
             present = text.present.take(rows)
             pieces = [[part if there else b"" for part, there in zip(piece, present.tolist(), strict=True)] for piece in pieces]
@@ -151,20 +151,11 @@ def _heads(columns: SpanColumns, links: Links, behind: I64, rows: npt.NDArray[np
         if _is_there(text.present, rows):
             lengths = text.lengths.take(rows)
             _text_header(out, text, lengths)
-            tail = text.matrix.take(rows, axis=0)[:, : int(lengths.max(initial=0))]
+            tail = Texts(text.matrix.take(rows, axis=0)[:, : int(lengths.max(initial=0))], lengths)
             length += lengths
     sizes = length + out.width
     length += out.width - start
-    matrix = out.matrix(tail)
-    return (whole_strings(matrix) if tail is None else _ended(matrix, out.width, lengths)), sizes
-
-
-def _ended(matrix: U8, width: int, lengths: I64) -> list[bytes]:
-    """Rows cut behind their text. A row with an empty text would lose the zeros that end its head."""
-    out = strings(matrix)
-    for row in np.flatnonzero(lengths == 0).tolist():
-        out[row] = matrix[row, :width].tobytes()
-    return out
+    return out.strings(tail), sizes
 
 
 def _is_there(present: Bools | None, rows: npt.NDArray[np.intp]) -> bool:

@@ -131,7 +131,25 @@ def test_the_vectorised_shape_agrees_with_the_template_of_one_path() -> None:
 def test_paths_of_one_skeleton_have_one_template() -> None:
     """Where a skeleton tells enough, no two templates share it, whatever the query says; most paths with numbers are among those."""
     random = np.random.default_rng(6)
-    parts = ["", "a", "users", "7", "0123", "98765", "v1", "1a", "1.2", "-", "\u00e9", "b" * 31, "b" * 32, "(" * 40, "0" * 40, "2024-01-02", "\xbf"]
+    parts = [
+        "",
+        "a",
+        "users",
+        "7",
+        "0123",
+        "98765",
+        "v1",
+        "1a",
+        "1.2",
+        "-",
+        "\u00e9",
+        "b" * 31,
+        "b" * 32,
+        "(" * 40,
+        "0" * 40,
+        "2024-01-02",
+        "\xbf",
+    ]
     paths = ["/" + "/".join(random.choice(parts, random.integers(1, 5))) for _ in range(6000)]
     queries = random.choice(["", "?", "?1", "?a=1&b=2x", "?a?1/2b"], len(paths)).tolist()
 

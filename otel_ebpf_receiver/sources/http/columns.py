@@ -38,7 +38,7 @@ from otel_ebpf_receiver.telemetry.columns import (
     SpanColumns,
     Text,
 )
-from otel_ebpf_receiver.telemetry.keys import mix, text_keys, words
+from otel_ebpf_receiver.telemetry.keys import mix, words
 from otel_ebpf_receiver.telemetry.routes import Paths, Routes
 from otel_ebpf_receiver.telemetry.sampling import Candidates
 from otel_ebpf_receiver.telemetry.workload import Flows, Identified
