@@ -21,7 +21,7 @@ RUN apt-get -qq update && \
     apt-get -qq -y install --no-install-recommends ca-certificates python3 python3-bpfcc && \
     rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/* /usr/share/doc /usr/share/man
 COPY --from=environment /opt/otel-ebpf-receiver /opt/otel-ebpf-receiver
-ENV PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
+ENV PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 RUN ln -s /opt/otel-ebpf-receiver/bin/otel-ebpf-receiver /usr/local/bin/otel-ebpf-receiver && otel-ebpf-receiver --version
 # The kernel programs, compiled ahead, where the builder may call bpf(2): `podman build --cap-add=BPF,PERFMON,NET_RAW --security-opt=seccomp=unconfined`.
 # Elsewhere each start compiles them, in a second and with 124 MiB more.

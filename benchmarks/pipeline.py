@@ -165,6 +165,7 @@ def sdk(count: int = 20_000) -> tuple[float, float]:
 
 
 def main() -> None:
+    memory.in_large_pages()
     memory.tune()
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--rounds", type=int, default=3)

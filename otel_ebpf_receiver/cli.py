@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from otel_ebpf_receiver import memory
 from otel_ebpf_receiver.errors import AgentError, ConfigError, ExportError, KubernetesError, PreflightError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ EXIT_USAGE = 2
 EXIT_PREFLIGHT = 77
 EXIT_CONFIG = 78
 PROGRAM = "otel-ebpf-receiver"
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(BaseException):
@@ -41,8 +43,8 @@ class Stop:
 
     def install(self) -> None:
         """Catch SIGTERM and SIGINT from now on."""
-        signal.signal(signal.SIGTERM, self._caught)
-        signal.signal(signal.SIGINT, self._caught)
+        for number in SIGNALS:
+            signal.signal(number, self._caught)
 
     def calm(self) -> None:
         """From now on the flag and the descriptor are watched; no exception any more."""
@@ -79,6 +81,8 @@ def main(argv: list[str] | None = None) -> int:
     stop = Stop()
     try:
         stop.install()
+        if argv is None and sys.argv[1:2] == ["run"]:
+            _restart_once(stop)
         return _run_verb(_parse(sys.argv[1:] if argv is None else argv), stop)
     except Stopped:
         return 0
@@ -90,6 +94,17 @@ def main(argv: list[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"{PROGRAM}: {line}", file=sys.stderr)
         return _exit_code(error)
+
+
+def _restart_once(stop: Stop) -> None:
+    """See `memory.in_large_pages`; a signal that comes meanwhile is caught by the program that goes on."""
+    if memory.was_restarted():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    stop.check()
+    memory.in_large_pages()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _exit_code(error: AgentError) -> int:

@@ -43,6 +43,33 @@ def test_another_c_library_is_no_error() -> None:
     subprocess.run([sys.executable, "-c", "; ".join((*lines, calls))], check=True, timeout=30)
 
 
+def started_once(mode: str, folder: Path, **variables: str) -> str:
+    """What a program sees after it asked for large pages, where the kernel's mode is this one."""
+    (folder / "mode").write_text(mode)
+    lines = (
+        "import os, sys; from otel_ebpf_receiver import memory",
+        f"memory._LARGE_PAGES = {str(folder / 'mode')!r}",
+        "memory.in_large_pages()",
+        "print(memory.was_restarted(), os.environ.get('GLIBC_TUNABLES'), sys.argv[1:])",
+    )
+    command = [sys.executable, "-c", "; ".join(lines), "an argument"]
+    return subprocess.run(command, env=environment() | variables, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+
+def test_a_program_is_started_once_more_for_large_pages(tmp_path: Path) -> None:
+    """Only where the kernel gives them to who asks, only once, with the same arguments, beside what the user has told malloc."""
+    asked = "glibc.malloc.hugetlb=1"
+
+    assert started_once("always [madvise] never", tmp_path) == f"True {asked} ['an argument']"
+    assert started_once("always [madvise] never", tmp_path, GLIBC_TUNABLES="glibc.malloc.check=0") == (
+        f"True glibc.malloc.check=0:{asked} ['an argument']"
+    )
+    assert started_once("always [madvise] never", tmp_path, GLIBC_TUNABLES="glibc.malloc.hugetlb=0") == (
+        "False glibc.malloc.hugetlb=0 ['an argument']"
+    )
+    assert started_once("[always] madvise never", tmp_path) == started_once("always madvise [never]", tmp_path) == "False None ['an argument']"
+
+
 @pytest.mark.parametrize(
     ("drains", "times"),
     [
