@@ -155,7 +155,9 @@ class Linkage:
     trace_state_cut: Bools
 
     def of(self, rows: npt.NDArray[np.intp]) -> Linkage:
-        """That of some rows as far as their place in a trace goes: without the words, of which ids are made, and without the trace states."""
+        """That of some rows, in their order, as far as their place in a trace goes: without the words, of which ids are made, and the trace states."""
+        if len(rows) == len(self.traced):
+            return self
         return Linkage(
             self.words[:, :0],
             self.traced[rows],

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from otel_ebpf_receiver.telemetry.columns import U8, U64, Bools, Linkage
+from otel_ebpf_receiver.telemetry.columns import U8, U64, Bools, Linkage, of_rows
 
 KEY_BYTES = 16
 _SLICE = 8192
@@ -59,12 +59,13 @@ class Derived:
         has_low = "low" in self.__dict__
         asked = {_HIGH: True, _LOW: not has_low, _CLIENT: client, _SERVER: server}
         labels = [label for label, is_asked in asked.items() if is_asked]
-        made = dict(zip(labels, self._hashed.finish(labels, rows), strict=True))
+        is_all = len(rows) == len(self._linkage.traced)
+        made = dict(zip(labels, self._hashed.finish(labels, None if is_all else rows), strict=True))
         trace = np.empty((len(rows), 2), ">u8")
         trace[:, 0] = made[_HIGH]
-        trace[:, 1] = self.low[rows] if has_low else _not_zero(made[_LOW])
+        trace[:, 1] = of_rows(self.low, rows) if has_low else _not_zero(made[_LOW])
         out = trace.view(np.uint8)
-        traced = np.flatnonzero(self._linkage.traced[rows])
+        traced = np.flatnonzero(of_rows(self._linkage.traced, rows))
         if traced.size:
             out[traced] = self._linkage.trace_id[rows[traced]]
         none = np.zeros((len(rows), 8), np.uint8)

@@ -52,11 +52,19 @@ _STEP = 8
 """Words that are taken in at once: most lines, and nearly all names, have no more."""
 
 
-def text_keys(texts: U8, lengths: npt.NDArray[np.integer]) -> U64:
-    """One key per text (n x 8k, zero behind `lengths`), whatever the length of the others and the width of the matrix."""
+def beginnings(texts: U8) -> U64:
+    """The first words (u64, k x n) of texts (n x 8k)."""
+    return np.ascontiguousarray(texts.view(np.uint64)[:, :_STEP].T)
+
+
+def text_keys(texts: U8, lengths: npt.NDArray[np.integer], begin: U64 | None = None) -> U64:
+    """One key per text (n x 8k, zero behind `lengths`), whatever the length of the others and the width of the matrix.
+
+    `begin`: their `beginnings`, where these are there already.
+    """
     # hot: benchmarks/pipeline.py
     columns = texts.view(np.uint64)
-    first, *more = np.ascontiguousarray(columns[:, :_STEP].T)
+    first, *more = beginnings(texts) if begin is None else begin
     keys = mix(first, *more, *_absent(1 + len(more)))
     rows = (lengths > 8 * _STEP).nonzero()[0]
     for begin in range(_STEP, columns.shape[1], _STEP):

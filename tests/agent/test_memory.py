@@ -67,7 +67,9 @@ def test_a_program_is_started_once_more_for_large_pages(tmp_path: Path) -> None:
     assert started_once("always [madvise] never", tmp_path, GLIBC_TUNABLES="glibc.malloc.hugetlb=0") == (
         "False glibc.malloc.hugetlb=0 ['an argument']"
     )
-    assert started_once("[always] madvise never", tmp_path) == started_once("always madvise [never]", tmp_path) == "False None ['an argument']"
+    assert (
+        started_once("[always] madvise never", tmp_path) == started_once("always madvise [never]", tmp_path) == "False None ['an argument']"
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import gzip
 import http.client
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from otel_ebpf_receiver.export.http.connection import OwnConnection, Register, Target, register_nothing
 from otel_ebpf_receiver.export.http.retry_after import retry_after_s
 from otel_ebpf_receiver.export.http.user_agent import user_agent
+from otel_ebpf_receiver.export.http.watchdog import Watchdog
 from otel_ebpf_receiver.export.sender import Answer, Verdict
 
 RETRIED = frozenset({429, 502, 503, 504})
@@ -59,6 +59,7 @@ class Poster:
         # A proxy that is not a tunnel is told the whole URL (RFC 9112 3.2.2).
         self._path = f"http://{self._headers['host']}{resource.path}" if _is_forwarded(resource.target) else resource.path
         self._connection: OwnConnection | None = None
+        self._watchdog = Watchdog(self.abort)
         self._closed = False
 
     def post(self, body: bytes, limit_s: float | None = None) -> Answer:
@@ -66,17 +67,18 @@ class Poster:
         if self._resource.is_gzip:
             body = gzip.compress(body, GZIP_LEVEL, mtime=0)
         timeout_s = min((limit for limit in (self._resource.timeout_s, limit_s) if limit is not None), default=None)
-        expired = threading.Event()
-        timer = self._watch(timeout_s, expired)
+        if timeout_s is not None:
+            # Timeouts of a socket start anew with every byte; this one bounds the whole exchange, a server that drips its answer included.
+            self._watchdog.arm(timeout_s)
         try:
             return self._post(body, timeout_s)
         except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
             # ValueError and AttributeError are what a TLS socket raises that was cut off by abort() in mid-read.
             self._drop()
-            words = f"no answer within {timeout_s} s" if expired.is_set() else f"{type(error).__name__}: {error}"
+            words = f"no answer within {timeout_s} s" if self._watchdog.disarm() else f"{type(error).__name__}: {error}"
             return Answer(Verdict.RETRY, f"{self._resource.target}: {words}")
         finally:
-            timer.cancel()
+            self._watchdog.disarm()
 
     def abort(self) -> None:
         """Makes a running `post` return with RETRY."""
@@ -86,19 +88,8 @@ class Poster:
     def close(self) -> None:
         """Closes the connection and keeps it closed."""
         self._closed = True
+        self._watchdog.close()
         self._drop()
-
-    def _watch(self, timeout_s: float | None, expired: threading.Event) -> threading.Timer:
-        # Timeouts of a socket start anew with every byte; this one bounds the whole exchange, a server that drips its answer included.
-        def expire() -> None:
-            expired.set()
-            self.abort()
-
-        timer = threading.Timer(timeout_s or 0.0, expire)
-        timer.daemon = True
-        if timeout_s is not None:
-            timer.start()
-        return timer
 
     def _post(self, body: bytes, timeout_s: float | None) -> Answer:
         if (connection := self._connection) is not None:

@@ -91,6 +91,10 @@ class HttpView:
         return target.split(self.records, cut=self._is_cut, connect=self.method == CONNECT)
 
     @cached_property
+    def _begin(self) -> U64:
+        return startlines.beginning(self.records)
+
+    @cached_property
     def _is_cut(self) -> Bools:
         return (self.records["target_wire_len"] > self.records["target_len"]).astype(bool)
 
@@ -147,7 +151,7 @@ class HttpView:
     def linkage(self) -> Linkage:
         records = self.records
         return Linkage(
-            shared_words(records),
+            shared_words(records, self._begin),
             records["traced"] == 1,
             as_bytes(records["trace_id"]),
             as_bytes(records["parent_id"]),
@@ -166,7 +170,7 @@ class HttpView:
             return np.zeros(len(self.status), np.uint64)
         # Routes are the server's: both sides of an exchange look them up under its name.
         owner = np.where(self.who.server >= 0, self.who.server, self.who.client)
-        lines = StartLines(self.records, is_cut=self._is_cut, odd=self._odd[0], paths=self._paths)
+        lines = StartLines(self.records, self._begin, is_cut=self._is_cut, odd=self._odd[0], paths=self._paths)
         return self.routes.recall(self.who.workloads, owner, lines)
 
     def _paths(self, rows: Rows) -> Paths:
@@ -330,11 +334,11 @@ def as_bytes(column: Records) -> U8:
     return column.view(np.uint8).reshape(len(column), -1)
 
 
-def shared_words(records: Records) -> U64:
-    """What both ends of an exchange see alike, whatever was done to its addresses: two TCP numbers and the start of the start line."""
+def shared_words(records: Records, begin: U64) -> U64:
+    """What both ends of an exchange see alike, whatever was done to its addresses: two TCP numbers and the beginning of the start line."""
     second = np.where(records["status"] > 0, records["response_seq"], records["request_ack"])
     numbers = records["request_seq"].astype(np.uint64) << np.uint64(32) | second.astype(np.uint64)
-    return np.concatenate((numbers[None, :], startlines.beginning(records)))
+    return np.concatenate((numbers[None, :], begin))
 
 
 def _joined(path: U8, lengths: I64, query: U8, query_lengths: I64) -> tuple[U8, I64]:

@@ -11,20 +11,20 @@ from otel_ebpf_receiver.sources.http.record import matrix
 from otel_ebpf_receiver.sources.source import Rows
 from otel_ebpf_receiver.telemetry import template
 from otel_ebpf_receiver.telemetry.columns import I64, U64, Bools, Records
-from otel_ebpf_receiver.telemetry.keys import mix, text_keys
+from otel_ebpf_receiver.telemetry.keys import beginnings, mix, text_keys
 from otel_ebpf_receiver.telemetry.routes import Paths, Skeletons
 
-SHARED = 64
-"""Bytes at the start of the line from which ids and sameness are made."""
 _SHORT = 64
 """Lines of at most so many bytes are not looked at in the width of the longest."""
 
 
 class StartLines:
-    """See `telemetry.routes.Lines`. `is_cut`: not all of the target was kept; `odd`: rows whose target is no plain path; `paths` reads some rows."""
+    """See `telemetry.routes.Lines`. `begin`: of all lines; `is_cut`: not all of the target was kept; `odd`: rows whose target is no plain path;
+    `paths` reads some rows."""
 
-    def __init__(self, records: Records, *, is_cut: Bools, odd: Rows, paths: Callable[[Rows], Paths]) -> None:
+    def __init__(self, records: Records, begin: U64, *, is_cut: Bools, odd: Rows, paths: Callable[[Rows], Paths]) -> None:
         self.paths = paths
+        self._begin = begin
         self._texts = matrix(records, "line")
         method, kept = records["method_len"].astype(np.int64), records["target_len"].astype(np.int64)
         self._lengths = method + 1 + kept
@@ -33,7 +33,7 @@ class StartLines:
 
     @cached_property
     def keys(self) -> U64:
-        return mix(text_keys(self._texts, self._lengths), self._shape)
+        return mix(text_keys(self._texts, self._lengths, self._begin), self._shape)
 
     def skeletons(self, rows: Rows) -> Skeletons:
         lengths = self._lengths.take(rows)
@@ -62,5 +62,5 @@ class StartLines:
 
 
 def beginning(records: Records) -> U64:
-    """The first bytes of the start lines as words (k x n)."""
-    return np.ascontiguousarray(matrix(records, "line").view(np.uint64)[:, : SHARED // 8].T)
+    """The first 64 bytes of the start lines as words (8 x n), from which ids and sameness are made."""
+    return beginnings(matrix(records, "line"))
