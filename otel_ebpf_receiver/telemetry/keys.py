@@ -67,13 +67,13 @@ def text_keys(texts: U8, lengths: npt.NDArray[np.integer], begin: U64 | None = N
     first, *more = beginnings(texts) if begin is None else begin
     keys = mix(first, *more, *_absent(1 + len(more)))
     rows = (lengths > 8 * _STEP).nonzero()[0]
-    for begin in range(_STEP, columns.shape[1], _STEP):
+    for at_word in range(_STEP, columns.shape[1], _STEP):
         if not rows.size:
             break
         at = slice(None) if len(rows) == len(keys) else rows
-        more = [*np.ascontiguousarray(columns[at, begin : begin + _STEP].T)]
+        more = [*np.ascontiguousarray(columns[at, at_word : at_word + _STEP].T)]
         keys[at] = mix(keys[at], *more, *_absent(len(more)))
-        rows = rows[lengths[rows] > 8 * (begin + _STEP)]
+        rows = rows[lengths[rows] > 8 * (at_word + _STEP)]
     return keys
 
 

@@ -68,7 +68,8 @@ class Paths:
     @property
     def is_there(self) -> Bools:
         """Rows that have a path at all."""
-        return (self.lengths > 0) & (self.texts[:, 0] == ord("/"))
+        there: Bools = (self.lengths > 0) & (self.texts[:, 0] == ord("/"))
+        return there
 
     def skeletons(self) -> Skeletons:
         texts, is_told = template.skeletons(self.texts)

@@ -63,11 +63,11 @@ def _any(value: AttributeValue) -> AnyValue:
 def attribute_fields(number: int, attributes: Mapping[str, AttributeValue]) -> bytes:
     """The attributes as entries of the repeated `KeyValue` that is a message's field `number`."""
     tag = varint(number << 3 | 2)
-    return b"".join([tag + _key_value(key, value, type(value)) for key, value in attributes.items()])
+    return b"".join([tag + _key_value(key, value, type(value).__name__) for key, value in attributes.items()])
 
 
 @functools.lru_cache(maxsize=8192)
-def _key_value(key: str, value: AttributeValue, of: type) -> bytes:
+def _key_value(key: str, value: AttributeValue, of: str) -> bytes:
     """An attribute, its length in front; `of` tells True from 1. Most of them are met over and over, and protobuf takes ten times as long."""
     body = KeyValue(key=key, value=_any(value)).SerializeToString()
     return varint(len(body)) + body
