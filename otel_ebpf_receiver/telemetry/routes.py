@@ -73,7 +73,7 @@ class Paths:
 
     def skeletons(self) -> Skeletons:
         texts, is_told = template.skeletons(self.texts)
-        return Skeletons(Paths(texts, self.lengths, self.is_cut).keys, is_told & self.is_there)
+        return Skeletons(mix(Paths(texts, self.lengths, self.is_cut).keys, self.lengths), is_told & self.is_there)
 
 
 @dataclass(frozen=True, slots=True)
