@@ -101,7 +101,9 @@ class HttpView:
     @cached_property
     def _odd(self) -> tuple[Rows, target.Targets | None]:
         """The few rows whose target is no plain path, and their targets; None where there are none."""
-        rows = target.odd(self.records, connect=self.method == CONNECT)
+        # Where the lines are read anyway, they are gone to once.
+        first = self._begin[0] if "_begin" in self.__dict__ else matrix(self.records, "line").view(np.uint64)[:, 0]
+        rows = target.odd(first, self.records["method_len"], connect=self.method == CONNECT)
         return rows, self._targets_of(rows) if rows.size else None
 
     def _targets_of(self, rows: Rows) -> target.Targets:
@@ -253,7 +255,9 @@ class HttpView:
         for kind, rows in self._measured_rows():
             describe = Describe(self, kind, rows)
             at: Picked = slice(None) if len(rows) == len(self.status) else rows
-            key = mix(self.outcome(kind, at), self.route[at], *(() if kind is Kind.SERVER else (self.server.key[at],)))
+            # The route first, for which the lines are read.
+            route = self.route[at]
+            key = mix(self.outcome(kind, at), route, *(() if kind is Kind.SERVER else (self.server.key[at],)))
             yield from measured(self, kind, rows, Group(key, describe.metric))
 
     def spans(self, kind: Kind, rows: Rows) -> SpanColumns:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_ebpf_receiver.sources.http.record import matrix
-from otel_ebpf_receiver.telemetry.columns import I64, U8, Bools, Records
+from otel_ebpf_receiver.telemetry.columns import I64, U8, U64, Bools, Records
 
 AUTHORITY = 64
 Picked = npt.NDArray[np.intp] | slice
@@ -70,11 +70,11 @@ def split(records: Records, rows: Picked = slice(None), *, cut: Bools, connect: 
     return Targets(form, path, path_lengths, whole, lengths, query, cut & (query == 0), authority, authority_lengths, https)
 
 
-def odd(records: Records, *, connect: Bools) -> npt.NDArray[np.intp]:
-    """The few rows whose target is no path, or whose method is so long that it is not told here."""
+def odd(first: U64, method_lengths: npt.NDArray[np.uint8], *, connect: Bools) -> npt.NDArray[np.intp]:
+    """The few rows whose target is no path, or whose method is so long that it is not told by the first word of the line."""
     # hot: benchmarks/cpu.py
-    first = matrix(records, "line").view(np.uint64)[:, 0] >> 8 * (records["method_len"].astype(np.uint64) + 1)
-    is_odd: Bools = first.astype(np.uint8) != ord("/")
+    behind = first >> 8 * (method_lengths.astype(np.uint64) + 1)
+    is_odd: Bools = behind.astype(np.uint8) != ord("/")
     is_odd |= connect
     return is_odd.nonzero()[0]
 
