@@ -122,7 +122,8 @@ def _load_program(name: str, code: Code, fds: Mapping[str, int]) -> int:
         if first.errno == errno.EPERM or not said:
             raise PreflightError(f"program {name!r}: {_why(first)}") from first
         raise PreflightError(
-            f"program {name!r}: the verifier refused it ({first.strerror}); it needs the capabilities BPF and PERFMON. It says: ...{said[-LOG_SHOWN:]}"
+            f"program {name!r}: the verifier refused it ({first.strerror}); it needs the capabilities BPF and PERFMON, and the JIT compiler"
+            f" (sysctl net.core.bpf_jit_enable=1). It says: ...{said[-LOG_SHOWN:]}"
         ) from first
 
 
@@ -133,7 +134,7 @@ def load(bytecode: Bytecode) -> dict[str, int]:
     try:
         for name, shape in bytecode.maps.items():
             fds[name] = _create_map(name, shape)
-        # The verifier works on several programs at once, the longest first: it takes most of the time of a start.
+        # The verifier works on several programs at once, the longest first: it takes half of the time of a start.
         with ThreadPoolExecutor(VERIFIERS) as pool:
             names = sorted(bytecode.programs, key=lambda name: -len(bytecode.programs[name].instructions))
             loading = {name: pool.submit(_load_program, name, bytecode.programs[name], fds) for name in names}

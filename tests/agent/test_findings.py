@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from otel_ebpf_receiver.errors import PreflightError
-from otel_ebpf_receiver.kernel.preflight import Bcc, Facts, Verdict, capabilities, find_bcc, format_table, gather, judge, require
+from otel_ebpf_receiver.kernel.preflight import OLDEST, Bcc, Facts, Verdict, capabilities, find_bcc, format_table, gather, judge, require
 
 GOOD = Facts("6.1.0-20-amd64", "x86_64", frozenset({"BPF", "NET_RAW", "PERFMON"}), jit="1", bcc="0.26.0")
 SMALL = {"release": "5.10.0", "memory_lock": 65536, "memory_lock_most": 65536}
@@ -83,7 +83,7 @@ def test_this_machine_can_be_read() -> None:
 
     assert {"BPF", "NET_RAW", "PERFMON"} <= facts.capabilities
     assert facts.release == os.uname().release
-    assert facts.kernel >= (5, 8)
+    assert facts.kernel >= OLDEST
 
 
 def test_bcc_is_asked_of_an_interpreter() -> None:

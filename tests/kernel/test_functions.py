@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import struct
+from pathlib import Path
+
+import pytest
 
 from benchmarks import verifier
-from otel_ebpf_receiver.kernel.bytecode import Cache
+from otel_ebpf_receiver.errors import PreflightError
+from otel_ebpf_receiver.kernel.bytecode import Bytecode, Cache, Code, load
 from otel_ebpf_receiver.kernel.compile import linked
 
 FIRST = 1000
@@ -51,3 +56,19 @@ def test_the_verifier_walks_little() -> None:
 
     assert not [one.refusal for one in found if one.refusal]
     assert 0 < sum(one.processed for one in found) < MOST
+
+
+def test_what_was_kept_before_there_were_functions_is_not_taken(tmp_path: Path) -> None:
+    """The form of an older version: as if nothing had been kept."""
+    cache, one = Cache(tmp_path), {"code": base64.b64encode(MOVE + EXIT).decode(), "maps": []}
+    cache.put("old", {"bcc": "0", "maps": {}, "programs": {"one": one}})
+    cache.put("new", {"bcc": "0", "maps": {}, "programs": {"one": {**one, "functions": []}}})
+
+    assert cache.get("old") is None
+    assert cache.get("new") == Bytecode("0", {}, {"one": Code(MOVE + EXIT, (), ())})
+
+
+def test_a_refusal_names_what_may_be_off() -> None:
+    """A value that was never set is returned. Where the setting cannot be read (another network namespace), this is all that is said of the JIT compiler."""
+    with pytest.raises(PreflightError, match=r"(?s)program 'one': the verifier refused it .*bpf_jit_enable.*R0"):
+        load(Bytecode("0", {}, {"one": Code(EXIT, (), ())}))
