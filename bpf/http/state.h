@@ -12,7 +12,7 @@
 #define HTTP_STEPS 4             // steps of one call of `http_steps`: the verifier walks each, and only once
 #endif
 #ifndef HTTP_CALLS
-#define HTTP_CALLS 20            // such calls of one run: 33 runs a frame hold 64 KiB of the smallest messages
+#define HTTP_CALLS 20            // such calls of one run: 33 runs a frame hold 64 KiB of messages of 36 bytes
 #endif
 #ifndef HTTP_FIRST_STEPS
 #define HTTP_FIRST_STEPS 8       // steps before the first call: what clients other than browsers send is done with them

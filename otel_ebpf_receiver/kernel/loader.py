@@ -144,7 +144,7 @@ class Compilation:
             self._child.stdin.close()
         except BrokenPipeError:
             pass
-        # The verifier takes most of a second: it works while the caller imports. After the child, for a process with threads must not fork.
+        # The verifier takes half a second: it works while the caller imports. After the child, for a process with threads must not fork.
         self._loading = _Loading(self._kept) if self._kept else None
 
     @property
