@@ -25,10 +25,9 @@ from pathlib import Path
 
 from otel_ebpf_receiver.agent.load import kernel_side
 from otel_ebpf_receiver.config.schema import Config
-from otel_ebpf_receiver.kernel import compile as compiler
 from otel_ebpf_receiver.kernel.assemble import KernelSource, ProgramText, assemble, bpf_directory
 from otel_ebpf_receiver.kernel.bytecode import Bytecode, Cache, Code, raise_memory_lock, verify
-from otel_ebpf_receiver.kernel.loader import INTERPRETER, BuildOptions, compile_request
+from otel_ebpf_receiver.kernel.loader import COMPILER, INTERPRETER, BuildOptions, compile_request
 from otel_ebpf_receiver.kernel.syscall import bpf
 
 MAP_CREATE = 0
@@ -89,14 +88,15 @@ def compiled(choice: Choice, kept: Cache | None = None) -> Bytecode:
     """The programs of a choice, compiled as the agent compiles them; from `kept`, and put there, if given. Raises RuntimeError."""
     text = choice.text
     request = compile_request(text, bpf_directory())
-    if kept and (found := kept.get(Cache.key(request))):
+    key = Cache.key(request, COMPILER.read_bytes())
+    if kept and (found := kept.get(key)):
         return found
-    child = subprocess.run([INTERPRETER, "-I", compiler.__file__], input=json.dumps(request).encode(), capture_output=True, check=False)
+    child = subprocess.run([INTERPRETER, "-I", str(COMPILER)], input=json.dumps(request).encode(), capture_output=True, check=False)
     answer = json.loads(child.stdout or '{"error": "died"}')
     if "error" in answer:
         raise RuntimeError(f"{answer}: {child.stderr[-2000:].decode(errors='replace')}")
     if kept:
-        kept.put(Cache.key(request), answer)
+        kept.put(key, answer)
     return Bytecode.from_answer(answer)
 
 

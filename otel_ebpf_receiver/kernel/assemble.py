@@ -143,7 +143,7 @@ def _dispatch(parts: Iterable[KernelPart]) -> str:
 def assemble(parts: Iterable[KernelPart], defines: Mapping[str, int | str] | None = None, directory: Path | None = None) -> ProgramText:
     """The program text of `parts` with `defines` set before anything else.
 
-    Raises FileNotFoundError when a file is missing, ValueError when two parts want to own connections.
+    Raises FileNotFoundError when a file is missing, ValueError when two parts want to own connections or name a function alike.
     """
     parts = tuple(parts)
     if sum(part.owner for part in parts) > 1:
@@ -164,6 +164,8 @@ def assemble(parts: Iterable[KernelPart], defines: Mapping[str, int | str] | Non
         "enum { " + ", ".join(f"PROGRAM_{name} = {slot}" for slot, name in enumerate(slots) if name) + " };\n" if len(slots) > 1 else ""
     )
     functions = (*FUNCTIONS, *(function for part in parts for function in part.functions))
+    if twice := {name for name in functions if functions.count(name) > 1}:
+        raise ValueError("two sources name a function alike: " + ", ".join(sorted(twice)))
     pieces.extend(f"static u32 (*call_{name})(void) = (void *){FUNCTION + number:#x};\n" for number, name in enumerate(functions))
     # `outcome` and `now_ns` are needed by owners, which come before the packet program.
     add("outcome.h")

@@ -96,7 +96,9 @@ def _why(error: OSError) -> str:
             "the kernel refused it (Operation not permitted); run as root, or with the capabilities BPF, PERFMON and NET_RAW"
             " (Linux before 5.11 also needs an unlimited memory lock: `ulimit -l unlimited`, or CAP_SYS_RESOURCE)"
         )
-    return f"{error.strerror}; is there enough memory in the agent's control group?"
+    if error.errno == errno.ENOMEM:
+        return f"{error.strerror}; is there enough memory in the agent's control group?"
+    return f"the kernel refused it ({error.strerror}); `otel-ebpf-receiver preflight` tells what it lacks"
 
 
 def verify(name: str, code: Code, fds: Mapping[str, int], level: int = 0, log: ctypes.Array[ctypes.c_char] | None = None) -> int:
@@ -162,9 +164,9 @@ class Cache:
         self._folder = folder
 
     @staticmethod
-    def key(request: Mapping[str, Any]) -> str:
-        """Name of the file for a compile request."""
-        return hashlib.sha256(json.dumps([request["text"], request["flags"]]).encode()).hexdigest()
+    def key(request: Mapping[str, Any], compiler: bytes) -> str:
+        """Name of the file for a compile request, and for what answers it (the text of compile.py)."""
+        return hashlib.sha256(json.dumps([request["text"], request["flags"]]).encode() + compiler).hexdigest()
 
     def get(self, key: str) -> Bytecode | None:
         """What was kept, if it is ours and whole."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 INTERPRETER = "/usr/bin/python3"
 """The distribution's own: bcc is a package of it."""
+COMPILER = Path(__file__).with_name("compile.py")
 TIMEOUT_S = 30.0
 FLAGS = (
     # bcc asks for debug information, of which nothing is used: without it the same instructions take a sixth less time and 11 MiB less.
@@ -132,7 +133,7 @@ class Compilation:
         self._text: ProgramText = assemble((source.part for source in sources), self._options.all_defines(sources), directory)
         request = compile_request(self._text, directory)
         self._cache = cache or Cache()
-        self._key = Cache.key(request)
+        self._key = Cache.key(request, COMPILER.read_bytes())
         self._kept = self._cache.get(self._key)
         self._interpreter = interpreter
         # bcc is asked for even when its work is at hand: the agent must not come to depend on a cache.
@@ -155,7 +156,7 @@ class Compilation:
     def _start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         try:
             return subprocess.Popen(
-                [self._interpreter, "-I", str(Path(__file__).with_name("compile.py")), *arguments],
+                [self._interpreter, "-I", str(COMPILER), *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -198,12 +199,12 @@ class Compilation:
             )
         if "error" in answer:
             raise PreflightError(self._explain(answer))
+        from otel_ebpf_receiver.kernel.programs import Programs  # needs numpy, which is imported while the programs are loaded
+
         kept = self._kept or Bytecode.from_answer(answer)
         fds = self._loading.take() if self._loading else load_bytecode(kept)
         if not self._kept:
             self._cache.put(self._key, answer)
-        from otel_ebpf_receiver.kernel.programs import Programs  # needs numpy, which is imported meanwhile
-
         return Programs(fds, self._text, self._sources, self._options.transport, kept.bcc)
 
     def _receive(self, deadline: float) -> dict[str, Any]:

@@ -29,6 +29,8 @@ ROUND = {"/ok": 20, "/fail": 10, "/missing": 5, "/slow": 5}
 ASKED = sum(ROUND.values())
 WINDOW_S = 60
 PATIENCE_S = 30.0
+BEFORE_S, AFTER_S = 6.0, 5.0
+"""Points before and after the round: `rate` adds up to half an interval at either end of what it has, which must be little of it."""
 SLOW_S = 0.15
 SERVICES = [
     {"name": "shop", "namespace": "front", "addresses": ["10.79.0.2"], "ports": [8080]},
@@ -137,10 +139,10 @@ def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
                 total = "sum(http_server_request_duration_seconds_count)"
                 ask(asker, dict.fromkeys(ROUTES, 1))
                 until(lambda: running.ask(total) == {(): len(ROUTES)}, lambda: agent_process.err.seen)
-                time.sleep(1.5)  # every series has points of before the round
+                time.sleep(BEFORE_S)  # every series has points of before the round
                 ask(asker, ROUND)
                 until(lambda: running.ask(total) == {(): len(ROUTES) + ASKED}, lambda: running.ask(total))
-                time.sleep(1.5)
+                time.sleep(AFTER_S)
                 yield running
                 assert agent_process.stop() == 0
 

@@ -20,13 +20,33 @@ class Stream:
     """One direction of a connection. Bytes that were claimed but not carried are None."""
 
     next_seq: int | None = None
+    early: dict[int, tuple[list[int | None], int]] = field(default_factory=dict)
+    repeated: int = 0
     content: list[int | None] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     heads: list[bytes] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
 
+    def take(self, seq: int, content: list[int | None], took: int) -> None:
+        """A segment that takes so many sequence numbers, in its turn: two CPUs may send at once, and who waits too long sends again. What is known is
+        trimmed, what is early waits for what is before it.
+        """
+        known = (seq if self.next_seq is None else self.next_seq) - seq
+        if known % 2**32 >= 2**31:
+            self.early[seq] = (content, took)
+            return
+        known %= 2**32
+        self.repeated += min(known, took)
+        self.content += content[known:]
+        self.next_seq = (seq + max(took, known)) % 2**32
+        for early in self.early:
+            if (self.next_seq - early) % 2**32 < 2**31:
+                self.take(early, *self.early.pop(early))
+                return
+
     def text(self) -> bytes:
         """All bytes; none may be missing."""
+        assert not self.early, "a segment does not follow the one before"
         assert None not in self.content
         return bytes(byte for byte in self.content if byte is not None)
 
@@ -86,8 +106,5 @@ class Reassembly:
         stream.flags.append(names)
         stream.heads.append(packet[:head_end])
         stream.times.append(time_ns)
-        if stream.next_seq is None:
-            stream.next_seq = ports_seq[2]
-        assert ports_seq[2] == stream.next_seq, "a segment does not follow the one before"
-        stream.content += carried + [None] * (claimed - len(carried))
-        stream.next_seq = (ports_seq[2] + claimed + bool(bits & 2) + bool(bits & 1)) % 2**32
+        seq, took = ports_seq[2], claimed + bool(bits & 2) + bool(bits & 1)
+        stream.take(seq, carried + [None] * (claimed - len(carried)), took)
