@@ -188,20 +188,16 @@ def hot(bench: Bench, row: Row) -> float:
     return (whole - bench.rewound(frame, EMPTY_SLOT)) / row.units
 
 
-def floors(bench: Bench) -> list[float]:
-    """Nanoseconds of each of FLOORS; the connection is an opaque one."""
+def floors(bench: Bench) -> dict[str, float]:
+    """Nanoseconds of each of FLOORS, whose connection is an opaque one, and of NOT_TCP: a datagram of 64 bytes through the whole program."""
     before, connection = prepared(ROWS[1])
     known = set(bench.programs.map("flows").keys())
     bench.feed(before)
     bench.save(known, 0)
     frame = connection.frame(SERVER, bytes(1400))
-    return [bench.direct(frame, program) - bench.direct(frame, "bench_empty") for _, program in FLOORS]
-
-
-def not_tcp(bench: Bench) -> float:
-    """Nanoseconds of a datagram of 64 bytes through the whole program, which reads the headers of every packet and then leaves it."""
-    frame = ethernet(ipv4("10.0.0.1", "10.0.0.2", udp(9, 9, bytes(64)), protocol=UDP), ETHERTYPE_IPV4)
-    return bench.direct(frame, ENTRY) - bench.direct(frame, "bench_empty")
+    datagram = ethernet(ipv4("10.0.0.1", "10.0.0.2", udp(9, 9, bytes(64)), protocol=UDP), ETHERTYPE_IPV4)
+    runs = {name: (frame, program) for name, program in FLOORS} | {NOT_TCP: (datagram, ENTRY)}
+    return {name: bench.direct(what, program) - bench.direct(what, "bench_empty") for name, (what, program) in runs.items()}
 
 
 def cold(bench: Bench, row: Row, width: int) -> float:
@@ -280,13 +276,12 @@ def main() -> None:
     for programs in load_bench(dict(one.split("=", 1) for one in options.define)):
         bench = Bench(programs)
         found: dict[str, list[tuple[float, float, float]]] = {row.name: [] for row in ROWS}
-        least: list[list[float]] = []
+        least: list[dict[str, float]] = []
         for _ in range(options.rounds):
             for row in ROWS:
                 found[row.name].append((hot(bench, row), cold(bench, row, 1), cold(bench, row, WIDE)))
-            least.append([*floors(bench), not_tcp(bench)])
-        names = [*(name for name, _ in FLOORS), NOT_TCP]
-        columns = dict(zip(names, zip(*least, strict=True), strict=True))
+            least.append(floors(bench))
+        columns = {name: [one[name] for one in least] for name in least[0]}
         show(found, columns[NOT_TCP])
         for name, column in columns.items():
             print(f"{name:44}{median(column):7.1f} {'':15}   {min(column):.0f} to {max(column):.0f}")

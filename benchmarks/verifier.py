@@ -26,8 +26,8 @@ from pathlib import Path
 from otel_ebpf_receiver.agent.load import kernel_side
 from otel_ebpf_receiver.config.schema import Config
 from otel_ebpf_receiver.kernel.assemble import KernelSource, ProgramText, assemble, bpf_directory
-from otel_ebpf_receiver.kernel.bytecode import Bytecode, Cache, Code, raise_memory_lock, verify
-from otel_ebpf_receiver.kernel.loader import COMPILER, INTERPRETER, BuildOptions, compile_request
+from otel_ebpf_receiver.kernel.bytecode import COMPILER, Bytecode, Cache, Code, raise_memory_lock, verify
+from otel_ebpf_receiver.kernel.loader import INTERPRETER, BuildOptions, compile_request
 from otel_ebpf_receiver.kernel.syscall import bpf
 
 MAP_CREATE = 0
@@ -88,7 +88,7 @@ def compiled(choice: Choice, kept: Cache | None = None) -> Bytecode:
     """The programs of a choice, compiled as the agent compiles them; from `kept`, and put there, if given. Raises RuntimeError."""
     text = choice.text
     request = compile_request(text, bpf_directory())
-    key = Cache.key(request, COMPILER.read_bytes())
+    key = Cache.key(request)
     if kept and (found := kept.get(key)):
         return found
     child = subprocess.run([INTERPRETER, "-I", str(COMPILER)], input=json.dumps(request).encode(), capture_output=True, check=False)

@@ -148,6 +148,9 @@ def assemble(parts: Iterable[KernelPart], defines: Mapping[str, int | str] | Non
     parts = tuple(parts)
     if sum(part.owner for part in parts) > 1:
         raise ValueError("two sources want to own connections: " + ", ".join(part.name for part in parts if part.owner))
+    functions = (*FUNCTIONS, *(function for part in parts for function in part.functions))
+    if twice := {name for name in functions if functions.count(name) > 1}:
+        raise ValueError("two sources name a function alike: " + ", ".join(sorted(twice)))
     base = directory or bpf_directory()
     slots = ("", *(program for part in parts for program in part.programs), ENTRY)
     settings: dict[str, int | str] = {name: value for part in parts for name, value in part.defines.items()} | dict(defines or {})
@@ -163,9 +166,6 @@ def assemble(parts: Iterable[KernelPart], defines: Mapping[str, int | str] | Non
     pieces.append(
         "enum { " + ", ".join(f"PROGRAM_{name} = {slot}" for slot, name in enumerate(slots) if name) + " };\n" if len(slots) > 1 else ""
     )
-    functions = (*FUNCTIONS, *(function for part in parts for function in part.functions))
-    if twice := {name for name in functions if functions.count(name) > 1}:
-        raise ValueError("two sources name a function alike: " + ", ".join(sorted(twice)))
     pieces.extend(f"static u32 (*call_{name})(void) = (void *){FUNCTION + number:#x};\n" for number, name in enumerate(functions))
     # `outcome` and `now_ns` are needed by owners, which come before the packet program.
     add("outcome.h")

@@ -34,6 +34,8 @@ LOG_BYTES = 1 << 20
 LOG_SHOWN = 1500
 VERIFIERS = 2
 """Programs that are verified at once."""
+COMPILER = Path(__file__).with_name("compile.py")
+"""What the child runs."""
 CACHE = Path("/var/cache/otel-ebpf-receiver")
 
 
@@ -164,9 +166,9 @@ class Cache:
         self._folder = folder
 
     @staticmethod
-    def key(request: Mapping[str, Any], compiler: bytes) -> str:
-        """Name of the file for a compile request, and for what answers it (the text of compile.py)."""
-        return hashlib.sha256(json.dumps([request["text"], request["flags"]]).encode() + compiler).hexdigest()
+    def key(request: Mapping[str, Any]) -> str:
+        """Name of the file for a compile request, as the compiler that there is answers it."""
+        return hashlib.sha256(json.dumps([request["text"], request["flags"]]).encode() + COMPILER.read_bytes()).hexdigest()
 
     def get(self, key: str) -> Bytecode | None:
         """What was kept, if it is ours and whole."""

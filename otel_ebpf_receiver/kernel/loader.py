@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from otel_ebpf_receiver.errors import PreflightError
 from otel_ebpf_receiver.kernel.assemble import FUNCTION, GATE, KernelSource, ProgramText, assemble, bpf_directory
-from otel_ebpf_receiver.kernel.bytecode import Bytecode, Cache
+from otel_ebpf_receiver.kernel.bytecode import COMPILER, Bytecode, Cache
 from otel_ebpf_receiver.kernel.bytecode import load as load_bytecode
 from otel_ebpf_receiver.kernel.syscall import NR_BPF
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 INTERPRETER = "/usr/bin/python3"
 """The distribution's own: bcc is a package of it."""
-COMPILER = Path(__file__).with_name("compile.py")
 TIMEOUT_S = 30.0
 FLAGS = (
     # bcc asks for debug information, of which nothing is used: without it the same instructions take a sixth less time and 11 MiB less.
@@ -133,7 +132,7 @@ class Compilation:
         self._text: ProgramText = assemble((source.part for source in sources), self._options.all_defines(sources), directory)
         request = compile_request(self._text, directory)
         self._cache = cache or Cache()
-        self._key = Cache.key(request, COMPILER.read_bytes())
+        self._key = Cache.key(request)
         self._kept = self._cache.get(self._key)
         self._interpreter = interpreter
         # bcc is asked for even when its work is at hand: the agent must not come to depend on a cache.

@@ -191,7 +191,6 @@ def test_spans_give_way_and_metrics_lose_nothing(group: CpuGroup, tmp_path: Path
         took = (cpu_s(pid) - before_s) / (time.monotonic() - began_s)
         quiet = settled(watched, 2 * load.answered)
         quietly = load.answered
-        busy = quiet
         for share in SCARCE:
             group.limit(share * took)
             load.run(BUSY_S)

@@ -10,6 +10,8 @@ import pytest
 
 from benchmarks import verifier
 from otel_ebpf_receiver.errors import PreflightError
+from otel_ebpf_receiver.kernel import bytecode
+from otel_ebpf_receiver.kernel.assemble import KernelPart, assemble
 from otel_ebpf_receiver.kernel.bytecode import Bytecode, Cache, Code, load
 from otel_ebpf_receiver.kernel.compile import linked
 
@@ -66,6 +68,32 @@ def test_what_was_kept_before_there_were_functions_is_not_taken(tmp_path: Path) 
 
     assert cache.get("old") is None
     assert cache.get("new") == Bytecode("0", {}, {"one": Code(MOVE + EXIT, (), ())})
+
+
+def test_another_compiler_answers_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What one linked is not what another would: the same request has another place in the cache, and only then."""
+    request = {"text": "int x;", "flags": ("-g0",)}
+    before = Cache.key(request)
+    same, other = tmp_path / "same.py", tmp_path / "other.py"
+    same.write_bytes(bytecode.COMPILER.read_bytes())
+    other.write_bytes(bytecode.COMPILER.read_bytes() + b"#")
+
+    monkeypatch.setattr(bytecode, "COMPILER", same)
+    assert Cache.key(request) == before
+    monkeypatch.setattr(bytecode, "COMPILER", other)
+    assert Cache.key(request) != before
+
+
+def test_functions_have_one_owner() -> None:
+    """Two sources whose functions have the same name are refused by it."""
+    with pytest.raises(ValueError, match="name a function alike: twice"):
+        assemble([KernelPart("one", (), functions=("twice", "once")), KernelPart("two", (), functions=("twice",))])
+
+
+def test_a_map_that_is_refused_says_why() -> None:
+    """What the kernel said, and no guess at memory."""
+    with pytest.raises(PreflightError, match=r"^map 'odd': the kernel refused it \(Invalid argument\); `otel-ebpf-receiver preflight`"):
+        load(Bytecode("0", {"odd": (9999, 4, 4, 1, 0)}, {}))
 
 
 def test_a_refusal_names_what_may_be_off() -> None:

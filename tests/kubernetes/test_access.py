@@ -103,11 +103,19 @@ def test_a_service_account_over_tls_survives_its_rotation(tmp_path: Path, certif
             api.state.tokens = {"second"}
             api.end_streams()
             until(lambda: any(state.failures_total for state in made.status().watches.values()), "the old token is refused")
+            # One watch that was refused has the token read for all: the others may come with the new one at once, but come they must.
+            until(lambda: watches(api, "second") == watches(api, "first"), "every watch goes on with the new token")
             agent.until_synced()
             api.put(cluster.pod("p3", "10.1.0.3"))
             agent.until_who("10.1.0.3", "p3")
         finally:
             made.stop()
+
+
+def watches(api: FakeApi, token: str) -> set[tuple[str, str]]:
+    """What was watched with a token: paths and field selectors."""
+    asked = [one for one in api.state.requests if "watch" in one.query and f"Bearer {token}" in one.headers.values()]
+    return {(one.path, one.query.get("fieldSelector", "")) for one in asked}
 
 
 def test_a_server_with_another_authority_is_not_trusted(tmp_path: Path, certificate: tuple[str, str]) -> None:

@@ -31,11 +31,10 @@ class Stream:
         """A segment that takes so many sequence numbers, in its turn: two CPUs may send at once, and who waits too long sends again. What is known is
         trimmed, what is early waits for what is before it.
         """
-        known = (seq if self.next_seq is None else self.next_seq) - seq
-        if known % 2**32 >= 2**31:
+        known = 0 if self.next_seq is None else (self.next_seq - seq) % 2**32
+        if known >= 2**31:
             self.early[seq] = (content, took)
             return
-        known %= 2**32
         self.repeated += min(known, took)
         self.content += content[known:]
         self.next_seq = (seq + max(took, known)) % 2**32
@@ -46,7 +45,6 @@ class Stream:
 
     def text(self) -> bytes:
         """All bytes; none may be missing."""
-        assert not self.early, "a segment does not follow the one before"
         assert None not in self.content
         return bytes(byte for byte in self.content if byte is not None)
 
@@ -69,6 +67,11 @@ class Reassembly:
         self.streams: dict[tuple[str, str], Stream] = {}
         self.frames: list[bytes] = []
         self.transports: Mapping[str, Transport] = {"http": Nothing()}
+
+    def complete(self) -> dict[tuple[str, str], Stream]:
+        """The streams, when everything was taken."""
+        assert not any(stream.early for stream in self.streams.values()), "a segment does not follow the one before"
+        return self.streams
 
     def counters(self) -> dict[str, int]:
         """Nothing was counted."""

@@ -39,8 +39,8 @@ def stream_of(ethertype: int, packet: bytes, wire_bytes: int | None = None) -> S
     programs = Reassembly()
     for piece in segments(ethertype, packet, len(packet) if wire_bytes is None else wire_bytes):
         programs.test_run(bytes(12) + ethertype.to_bytes(2) + piece, time_ns=1)
-    (stream,) = programs.streams.values()
-    assert (stream.repeated, stream.early) == (0, {})
+    (stream,) = programs.complete().values()
+    assert not stream.repeated
     return stream
 
 

@@ -20,7 +20,7 @@ def streams(path: Path) -> Streams:
     programs = Reassembly()
     result = replay(path, programs, lambda *_: None)
     assert result.error is None
-    return {ends: stream.text() for ends, stream in programs.streams.items() if ends[0].endswith(":80")}
+    return {ends: stream.text() for ends, stream in programs.complete().items() if ends[0].endswith(":80")}
 
 
 def packets(path: Path) -> list[tuple[int, tuple[int, bytes] | None]]:
@@ -54,7 +54,7 @@ def test_big_tcp_is_read(captures: dict[str, Path]) -> None:
 
     result = replay(captures["big.pcap"], programs, lambda *_: None)
 
-    content = max((stream.content for stream in programs.streams.values()), key=len)
+    content = max((stream.content for stream in programs.complete().values()), key=len)
     body = content[-len(whole) :]
     assert longest > 65_549
     assert result.error is None
@@ -70,6 +70,7 @@ def test_large_frames_are_split(captures: dict[str, Path], name: str) -> None:
 
     result = replay(captures[name], programs, lambda *_: None)
 
+    assert programs.complete()
     assert result.split > 10
     assert max(len(p.data) for p in pcap.read(captures[name])) > 20_000
 
@@ -80,7 +81,7 @@ def test_short_captures_claim_what_they_did_not_keep(captures: dict[str, Path], 
     programs = Reassembly()
     result = replay(captures[name], programs, lambda *_: None)
 
-    got = {ends: stream.content for ends, stream in programs.streams.items() if ends[0].endswith(":80")}
+    got = {ends: stream.content for ends, stream in programs.complete().items() if ends[0].endswith(":80")}
 
     assert result.truncated > 10
     assert {ends: len(content) for ends, content in got.items()} == {ends: len(stream) for ends, stream in truth.items()}
