@@ -132,9 +132,9 @@ class Directory:
             return self._named(snapshot, clients, servers, self._plain_report(flows, behind, clients), nobody, is_open)
         report = _cluster_report(snapshot, flows, behind, client, server, arrived)
         waits = np.zeros(len(behind), bool)
-        if has_waited:
+        if has_waited and snapshot.is_current:
             self._settle(flows, client, server, report.waits)
-        elif snapshot.is_current and not is_open:
+        elif snapshot.is_current and not has_waited and not is_open:
             waits = self._unsettled(flows, client, server, report.waits)
         clients, servers = self._with_static(snapshot, flows, client.workload, server.workload)
         return self._named(snapshot, clients, servers, report, waits, is_open)

@@ -22,7 +22,8 @@ from otel_ebpf_receiver.status.guard import HEADERS, is_loopback, refusal
 logger = logging.getLogger(__name__)
 
 PLAIN = "text/plain; charset=utf-8"
-CACHE_S = 1.0
+CACHE_S = 0.5
+"""Less than anybody scrapes at: asked once a second, a page that stays for one would be the same twice."""
 ANSWER_MAX = 4 << 20
 CONNECTIONS_MAX = 16
 IDLE_S = 5.0

@@ -319,6 +319,18 @@ def test_nobody_waits_while_the_cluster_cannot_be_asked() -> None:
     assert not named.waits.any()
 
 
+def test_who_left_because_the_cluster_could_not_be_asked_waits_once_it_can_be() -> None:
+    """Only to have waited while it answered says that nobody will ever know the address."""
+    made = cluster(is_current=False)
+    row: Row = (PAIR_A, LEFT, "10.2.0.2", 40000, "10.1.0.77", 80)
+
+    left = made.identify(flows(row, at_s=1000), has_waited=True)
+    made.snapshot = cluster(is_current=True).snapshot
+    later = made.identify(flows(row, at_s=1001))
+
+    assert [bool(one.waits[0]) for one in (left, later) if one.waits is not None] == [False, True]
+
+
 def test_a_peer_in_a_nodes_range_waits_once_and_is_the_node() -> None:
     """A bridge's address (kubelet's probes come from it) and a pod not known yet look alike at first."""
     made = cluster(is_current=True)

@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from otel_ebpf_receiver.identity.directory import Directory
+from otel_ebpf_receiver.identity.kubernetes.client import Access, Api
+from otel_ebpf_receiver.identity.kubernetes.cluster import Cluster
+from otel_ebpf_receiver.identity.kubernetes.rows import Options
 from otel_ebpf_receiver.identity.kubernetes.watch import Phase
 from tests.kubernetes import cluster
 from tests.kubernetes.fakeapi import FakeApi, Fault, Handler
@@ -42,13 +46,52 @@ def test_unreachable_at_start(tmp_path: Path) -> None:
         assert (status.peers, status.is_synced, agent.cluster.is_ready, status.cluster_uid) == ("auto", False, False, "")
         assert len(status.missing) == 5
         assert all("retrying: " in line and "refused" in line for line in status.missing)
-        assert not agent.directory.snapshot.is_current
+        hopes = [agent.directory.snapshot.is_current]
 
         with api:
-            agent.until_who("10.1.0.2", "web")
-            until(lambda: {state.phase for state in agent.cluster.status().watches.values()} == {Phase.WATCHING})
-            until(lambda: agent.directory.snapshot.is_current)
-            assert not agent.cluster.status().missing
+            until(lambda: not agent.cluster.status().missing, "nothing is missing")
+            named = [agent.who(one) for one in ("10.1.0.2", "10.2.0.2", "10.96.0.1", "192.168.0.2")]
+            hopes.append(agent.directory.snapshot.is_current)
+            assert {state.phase for state in agent.cluster.status().watches.values()} == {Phase.WATCHING}
+
+    assert named == ["web", "far", "web", "node-1"]
+    assert hopes == [False, True]
+
+
+def test_a_list_is_missing_until_it_is_in_a_snapshot(tmp_path: Path) -> None:
+    """Whoever asks for a pod of it meanwhile may wait, also where nothing could be hoped for before."""
+    (tmp_path / "kubeconfig").write_text(FakeApi().kubeconfig())
+    directory = Directory(is_cluster=True)
+    made = Cluster(Api(Access(str(tmp_path / "kubeconfig"))), directory, Options(cluster.NODE), peers="services")
+    directory.snapshot = replace(directory.snapshot, is_current=False)
+
+    made.replace("nodes", {})
+    before = directory.snapshot.is_current
+    made.replace("pods", {})
+
+    assert (before, directory.snapshot.is_current) == (False, True)
+    assert made.status().listed == {"nodes", "pods"}
+
+
+def test_whether_remote_pods_are_watched_is_decided_as_soon_as_the_server_answers(tmp_path: Path) -> None:
+    """The question is refused for longer than the lists: it stays missing, with the server's words, and comes with the next list."""
+    with FakeApi() as api:
+        small(api)
+        api.fault(Fault(PODS, 503, "no count today", only=lambda query: query.get("limit") == "1"))
+        with following(tmp_path, api.kubeconfig(), peers="auto") as agent:
+            until(lambda: all(state.is_synced for state in agent.cluster.status().watches.values()), "all is listed")
+            until(lambda: not agent.cluster.status().listed, "all is in a snapshot")
+            status, named = agent.cluster.status(), agent.who("10.1.0.2")
+            api.mend()
+            api.send_error("Namespace", 410, "Expired")
+            until(lambda: not agent.cluster.status().missing, "nothing is missing")
+            remote = agent.who("10.2.0.2")
+
+    assert (status.peers, status.is_synced, named) == ("auto", False, "web")
+    assert len(status.missing) == 1
+    assert status.missing[0].startswith("peers: ")
+    assert "no count today" in status.missing[0]
+    assert remote == "far"
 
 
 def test_gone_and_back_with_all_versions_changed(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -78,6 +79,19 @@ def test_answers_are_cached() -> None:
 
     assert len(texts) == 1
     assert len(reads) < 10
+
+
+def test_whoever_asks_once_a_second_sees_something_new_each_time() -> None:
+    """Prometheus scrapes at even distances: a page kept for that long would be the same twice."""
+    asked = iter(range(5))
+    counters = Counters()
+    counters.observe(Instrument("asked", "How often."), lambda: {(): next(asked)})
+    with serving(counters) as server:
+        first = server.answer("/metrics")[2]
+        time.sleep(0.9)
+        second = server.answer("/metrics")[2]
+
+    assert ("asked_total 0\n" in first, "asked_total 1\n" in second) == (True, True)
 
 
 def test_a_page_that_fails_leaves_the_others_alone(caplog: pytest.LogCaptureFixture) -> None:

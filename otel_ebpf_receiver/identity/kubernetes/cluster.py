@@ -1,12 +1,13 @@
 """The cluster, followed: all watches, the owners they lack, and a new snapshot for the directory whenever something changed.
 
-It opens no socket and no thread of its own: `client` and `watch` do. Snapshots are built at most twice a second however much happens.
+It opens no socket and no thread of its own: `client` and `watch` do. Snapshots are built at once when a list has come, else at most twice
+a second however much happens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from otel_ebpf_receiver.errors import KubernetesError
@@ -46,21 +47,31 @@ class Status:
     snapshots_total: int
     requests_total: int
     owner_error: str
+    peers_error: str
+    """Why it is not decided."""
+    listed: frozenset[str]
+    """Kinds whose newest list is in no snapshot yet."""
     age_s: float
     """Since the server last confirmed the oldest part of the snapshot; 0 before the first."""
 
     @property
     def is_synced(self) -> bool:
         """Everything was known at least once."""
-        return all(state.is_synced for state in self.watches.values())
+        return self.peers != "auto" and all(state.is_synced for state in self.watches.values())
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What is not as it should be, a sentence each."""
+        """What is not as it should be, a sentence each. Empty: whoever is asked about is named by all that the server has told."""
         lines = [
-            f"{kind}: {state.phase.value}: {state.error or 'not known yet'}" for kind, state in self.watches.items() if _is_missing(state)
+            f"{kind}: {state.phase.value}: {state.error or 'not known yet'}" for kind, state in self.watches.items() if self._lacks(kind)
         ]
+        if self.peers == "auto" and not lines:
+            lines.append(f"peers: {self.peers_error or 'not known yet'}")
         return (*lines, *([f"owners: {self.owner_error}"] if self.owner_error else []))
+
+    def _lacks(self, kind: str) -> bool:
+        state = self.watches[kind]
+        return kind in self.listed or not state.is_synced or state.phase not in (Phase.WATCHING, Phase.STOPPED)
 
 
 class Cluster:
@@ -80,7 +91,8 @@ class Cluster:
         self._built_s = -_BUILD_INTERVAL_S
         self._peers_due_s = 0.0
         self._owners_due_s: dict[str, float] = {}
-        self._owner_error = ""
+        self._owner_error = self._peers_error = ""
+        self._listed = frozenset[str]()
         self._snapshots_total = 0
         self.on_addresses: Callable[[frozenset[bytes]], None] = lambda addresses: None
         """Called with this node's addresses when they are known or changed."""
@@ -117,17 +129,22 @@ class Cluster:
 
     def status(self) -> Status:
         """Cheap, and callable by any thread."""
+        # In this order: remote pods are watched before that is decided, and what is synced was listed before.
+        peers = self._peers
         watches = {one.kind: one.state for one in list(self._watches)}
+        listed = self._listed
         contacts = [state.contact_s for state in watches.values() if state.is_synced]
         age_s = watch.monotonic_s() - min(contacts) if contacts and self._snapshots_total else 0.0
         return Status(
             watches,
             self._store.counts,
-            self._peers,
+            peers,
             self._store.cluster_uid,
             self._snapshots_total,
             self._api.requests_total,
             self._owner_error,
+            self._peers_error,
+            listed,
             age_s,
         )
 
@@ -145,11 +162,15 @@ class Cluster:
     def replace(self, kind: str, objects: Mapping[str, Any]) -> None:
         """Of `watch.Sink`."""
         with self._lock:
-            is_news = self._store.replace(kind, objects, watch.unix_ns())
+            self._store.replace(kind, objects, watch.unix_ns())
             if kind == store.PEERS:
                 self._store.watch_peers(is_on=True)
-            if is_news or kind == store.PEERS:
-                self._is_changed = True
+            self._listed |= {kind}
+            self._is_changed = True
+            self._peers_due_s = 0.0
+            if kind == store.PODS and not self._directory.snapshot.is_current:
+                # Whoever is new waits for the snapshot with these pods.
+                self._directory.snapshot = replace(self._directory.snapshot, is_current=True)
         self._worker.wake()
 
     def apply(self, kind: str, uid: str, value: Any | None) -> None:
@@ -184,7 +205,7 @@ class Cluster:
         while not worker.is_stopping():
             self._decide_peers()
             self._find_owners(worker)
-            wait_s = self._built_s + _BUILD_INTERVAL_S - watch.monotonic_s()
+            wait_s = 0.0 if self._listed else self._built_s + _BUILD_INTERVAL_S - watch.monotonic_s()
             if self._is_changed and wait_s <= 0:
                 worker.pause(_TOGETHER_S)
                 self._build()
@@ -206,30 +227,33 @@ class Cluster:
         phase = next(one.phase for one in self._watches if one.kind == store.PODS)
         with self._lock:
             self._is_changed = False
-            snapshot = self._store.build(watch.unix_ns(), is_current=phase in (Phase.STARTING, Phase.WATCHING))
+            is_current = phase in (Phase.STARTING, Phase.WATCHING) or store.PODS in self._listed
+            self._directory.snapshot = self._store.build(watch.unix_ns(), is_current=is_current)
+            self._listed = frozenset()
             addresses, selection = self._store.node_addresses, self._store.selection()
         if selection != self.selection:
             self.selection = selection
         if addresses != self._node_addresses:
             self._node_addresses = addresses
             self.on_addresses(addresses)
-        self._directory.snapshot = snapshot
         self._snapshots_total += 1
 
     def _decide_peers(self) -> None:
         """Once the server has said how many pods there are: watch them all, or be content with what backs a Service."""
-        if self._peers == "auto" and watch.monotonic_s() >= self._peers_due_s:
+        peers = self._peers
+        if peers == "auto" and watch.monotonic_s() >= self._peers_due_s:
             self._peers_due_s = watch.monotonic_s() + _RETRY_S
             try:
-                self._peers = "pods" if self._count_pods() <= PEERS_MAX else "services"
-            except Refused as error:
-                self._peers = "services" if error.status == 403 else "auto"
-            except KubernetesError:
-                return
-        if self._peers == "pods" and all(one.kind != store.PEERS for one in self._watches):
+                peers = "pods" if self._count_pods() <= PEERS_MAX else "services"
+            except KubernetesError as error:
+                self._peers_error = str(error)
+                if isinstance(error, Refused) and error.status == 403:
+                    peers = "services"
+        if peers == "pods" and all(one.kind != store.PEERS for one in self._watches):
             one = Watch(self._api, resources.peers(self._options.node, self._options.cluster.wanted), self, self._timing)
             self._watches.append(one)
             one.worker.start()
+        self._peers = peers
 
     def _count_pods(self) -> int:
         page = self._api.get(resources.PODS_PATH, {"limit": "1"}, resources.METADATA_LIST, decode.page)
@@ -281,7 +305,3 @@ class Cluster:
             self._store.set_owner(one.uid, owner)
             self._note()
         return True
-
-
-def _is_missing(state: State) -> bool:
-    return not state.is_synced or state.phase not in (Phase.WATCHING, Phase.STOPPED)
