@@ -44,13 +44,15 @@ def total(name: str = "requests", unit: str = "", temporality: AggregationTempor
     return metric
 
 
-def duration() -> Metric:
-    """A histogram of three buckets with two exemplars in the second."""
+def duration(*exemplars: tuple[int, float], start: int = 0) -> Metric:
+    """A histogram of three buckets; exemplars by second and value, two in the second bucket unless told."""
     metric = Metric(name="http.server.request.duration", unit="s", description='Duration of "it".')
     metric.histogram.aggregation_temporality = CUMULATIVE
-    point = metric.histogram.data_points.add(count=6, sum=4.5, explicit_bounds=[0.5, 1], bucket_counts=[1, 2, 3])
+    point = metric.histogram.data_points.add(
+        count=6, sum=4.5, explicit_bounds=[0.5, 1], bucket_counts=[1, 2, 3], start_time_unix_nano=start
+    )
     point.attributes.add(key="http.response.status_code").value.int_value = 200
-    for moment, value in ((1, 0.75), (2, 1.0)):
+    for moment, value in exemplars or ((1, 0.75), (2, 1.0)):
         exemplar = point.exemplars.add(as_double=value, time_unix_nano=moment * 10**9)
         exemplar.trace_id, exemplar.span_id = bytes([moment]) * 16, bytes([moment]) * 8
     return metric
@@ -102,6 +104,24 @@ def test_openmetrics_adds_units_exemplars_and_an_end() -> None:
     assert 'sent_bytes_total{job="web",service="web"} 7' in shown
     assert "# TYPE target info" in shown
     assert shown[-1] == "# EOF"
+
+
+def shown_exemplars(*bodies: bytes) -> dict[str, int]:
+    """The second of each exemplar by the bucket's bound, as OpenMetrics shows them after these requests."""
+    behind = [line.split(" # ") for line in lines(*bodies, openmetrics=True) if " # " in line and not line.startswith("#")]
+    return {bucket.partition('le="')[2].partition('"')[0]: int(float(exemplar.split()[-1])) for bucket, exemplar in behind}
+
+
+def test_an_exemplar_is_shown_until_a_later_one_of_its_bucket_comes() -> None:
+    """A request holds only what is new, and a scrape may come after several: each bucket keeps its last exemplar, a series begun anew has none."""
+    first, second = request_of(duration((1, 0.25), (2, 1.0))), request_of(duration((3, 0.75), (4, 7.0)))
+    nothing_new = duration()
+    del nothing_new.histogram.data_points[0].exemplars[:]
+    restarted = duration((5, 7.0), start=9)
+
+    assert shown_exemplars(first, second) == {"0.5": 1, "1.0": 3, "+Inf": 4}
+    assert shown_exemplars(first, second, request_of(nothing_new)) == {"0.5": 1, "1.0": 3, "+Inf": 4}
+    assert shown_exemplars(first, request_of(restarted)) == {"+Inf": 5}
 
 
 def test_labels_that_collide_are_kept_apart_or_joined() -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -50,7 +51,7 @@ class Sampled:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One series: a number, or a histogram with `buckets` of (upper bound, count in it) ending in infinity."""
+    """One series: a number, or a histogram with `buckets` of (upper bound, count in it) ending in infinity. `start_ns` tells one life from the next."""
 
     family: Family
     labels: Labels
@@ -58,6 +59,7 @@ class Series:
     count: int = 0
     buckets: tuple[tuple[float, int], ...] = ()
     exemplars: tuple[Sampled, ...] = ()
+    start_ns: int = 0
 
 
 class SeriesStore:
@@ -126,10 +128,11 @@ class SeriesStore:
         for series in many:
             key = (series.family.name, series.labels)
             with self._lock:
-                if key not in self._series and len(self._series) >= self._series_max:
+                known = self._series.get(key)
+                if known is None and len(self._series) >= self._series_max:
                     full.append(f"there are {self._series_max} series")
                     continue
-                self._series[key] = (now, series)
+                self._series[key] = (now, series if known is None else _with_exemplars(series, known[1]))
         return full
 
     def _forget(self, now: float) -> None:
@@ -179,7 +182,20 @@ def _merged(fixed: Labels, attributes: Iterable[tuple[str, str]]) -> Labels:
 
 def _labelled(family: Family, common: Labels, attributes: Iterable[KeyValue], series: Series) -> Series:
     labels = _merged(common, [(each.key, text(each.value)) for each in attributes])
-    return Series(family, labels, series.value, series.count, series.buckets, series.exemplars)
+    return Series(family, labels, series.value, series.count, series.buckets, series.exemplars, series.start_ns)
+
+
+def _with_exemplars(series: Series, before: Series) -> Series:
+    """The series with those exemplars that it had before, as a request holds only what is new; the latest of each bucket."""
+    if not before.exemplars or before.start_ns != series.start_ns:
+        return series
+    bounds = [bound for bound, _ in series.buckets]
+    latest = {bisect_left(bounds, each.value): each for many in (before.exemplars, series.exemplars) for each in sorted(many, key=_age)}
+    return replace(series, exemplars=tuple(latest.values()))
+
+
+def _age(exemplar: Sampled) -> float:
+    return exemplar.seconds
 
 
 def _numbers(points: Iterable[NumberDataPoint]) -> Iterator[tuple[Iterable[KeyValue], Series]]:
@@ -191,7 +207,10 @@ def _numbers(points: Iterable[NumberDataPoint]) -> Iterator[tuple[Iterable[KeyVa
 def _histograms(points: Iterable[HistogramDataPoint]) -> Iterator[tuple[Iterable[KeyValue], Series]]:
     for point in points:
         buckets = tuple(zip((*point.explicit_bounds, float("inf")), point.bucket_counts or (point.count,), strict=False))
-        yield point.attributes, Series(TARGET, (), point.sum, point.count, buckets, tuple(map(_sampled, point.exemplars)))
+        yield (
+            point.attributes,
+            Series(TARGET, (), point.sum, point.count, buckets, tuple(map(_sampled, point.exemplars)), point.start_time_unix_nano),
+        )
 
 
 def _sampled(exemplar: Exemplar) -> Sampled:
