@@ -218,7 +218,8 @@ def _influxdb() -> Iterator[str]:
     of_server = rows("tag, flow 0", COLUMNS.server_tags) + rows("field, flow 0", COLUMNS.server_fields)
     of_client = rows("tag, flow 1", COLUMNS.client_tags) + rows("field, flow 1", COLUMNS.client_fields)
     fixed = [(f"`{name}`", "tag", f"`{value}`") for name, value in COLUMNS.constants]
-    yield "With `--exporter influxdb`. `traffic` is one point per span; `flow` is 0 where the workload answered, 1 where it asked.\n"
+    yield "With `--exporter influxdb`. `traffic` is one point per span; `flow` is 0 where the workload answered, 1 where it asked. The time is the"
+    yield "start; spans of the same tags that began together (pipelined requests) are a nanosecond apart, since a server would keep one of them.\n"
     yield _table(
         ("`traffic`", "", "from"),
         [*fixed, ("`flow`", "tag", "kind of the span"), *of_both, *of_server, *of_client, ("`duration`", "field", "ms")],

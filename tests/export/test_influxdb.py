@@ -17,7 +17,7 @@ from otel_ebpf_receiver.export.destination import Signal
 from otel_ebpf_receiver.export.http.connection import Endpoint
 from otel_ebpf_receiver.export.influxdb.columns import Column, Columns
 from otel_ebpf_receiver.export.influxdb.exporter import InfluxDestination, InfluxOptions
-from otel_ebpf_receiver.export.influxdb.line import line
+from otel_ebpf_receiver.export.influxdb.line import TIMES_MAX, Times, line
 from otel_ebpf_receiver.export.influxdb.red import RedLines
 from otel_ebpf_receiver.export.influxdb.traffic import traffic_lines
 from otel_ebpf_receiver.export.queue import Books, Payload
@@ -85,6 +85,37 @@ def test_a_span_is_a_point_of_traffic_at_its_own_time() -> None:
         'traffic,code=200,flow=0,podname=web-0,servicename=web\\ shop,type=1 duration=1.5,url="/a\\"b\\\\c d",srcport=40000i 5000000000',
         'traffic,code=200,dstip=10.0.0.9,flow=1,podname=web-0,servicename=web\\ shop,type=1 duration=1000.0,url="/x" 6000000000',
     ]
+
+
+def started_at(*starts_ns: int) -> bytes:
+    """A request with server spans of the same tags and these starts."""
+    request = ExportTraceServiceRequest()
+    scope = request.resource_spans.add().scope_spans.add()
+    for start_ns in starts_ns:
+        scope.spans.add(kind=Span.SPAN_KIND_SERVER, start_time_unix_nano=start_ns, end_time_unix_nano=start_ns)
+    return request.SerializeToString()
+
+
+def test_pipelined_requests_are_points_of_their_own() -> None:
+    """Spans of the same tags that began in the same nanosecond overwrite neither each other nor their neighbours, in one request or several."""
+    times = Times()
+
+    first = traffic_lines(COLUMNS, started_at(50, 50, 51, 50, 70), times)
+    second = traffic_lines(COLUMNS, started_at(50, 60), times)
+
+    assert [int(line.rpartition(" ")[2]) for line in first] == [50, 51, 52, 53, 70]
+    assert [int(line.rpartition(" ")[2]) for line in second] == [54, 60]
+
+
+def test_of_many_points_the_latest_are_remembered() -> None:
+    """Memory is bounded: a time of long ago is free again, each of the latest is not."""
+    times = Times()
+
+    own = [times.of_its_own("traffic", number) for number in range(3 * TIMES_MAX)]
+
+    assert own == list(range(3 * TIMES_MAX))
+    assert times.of_its_own("traffic", 2 * TIMES_MAX) == 3 * TIMES_MAX
+    assert times.of_its_own("traffic", 0) == 0
 
 
 def test_red_is_what_happened_in_the_interval() -> None:

@@ -17,6 +17,7 @@ from otel_ebpf_receiver.export.http.connection import Register, Target, register
 from otel_ebpf_receiver.export.http.post import Poster, Resource
 from otel_ebpf_receiver.export.http.proxy import proxy_for
 from otel_ebpf_receiver.export.influxdb.columns import Columns
+from otel_ebpf_receiver.export.influxdb.line import Times
 from otel_ebpf_receiver.export.influxdb.red import END, RedLines
 from otel_ebpf_receiver.export.influxdb.traffic import traffic_lines
 from otel_ebpf_receiver.export.otlp.answers import words_of_bytes
@@ -90,9 +91,10 @@ class InfluxDestination:
         self.signals = signals
         self.is_cumulative = True
         resource = _resource(options)
+        times = Times()
         red = RedLines(columns, round(options.interval_s * 1e9))
         makers: dict[Signal, Callable[[bytes], list[str]]] = {
-            Signal.TRACES: lambda body: traffic_lines(columns, body),
+            Signal.TRACES: lambda body: traffic_lines(columns, body, times),
             Signal.METRICS: red.lines,
         }
         self._senders = {

@@ -1,4 +1,4 @@
-"""Encoded spans as lines of `traffic`: one point per span, at its own start. Pure."""
+"""Encoded spans as lines of `traffic`: one point per span, at its start, or the first nanosecond after it that is free. Pure."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from otel_ebpf_receiver.export.influxdb.columns import Column, Columns
-from otel_ebpf_receiver.export.influxdb.line import Value, line
+from otel_ebpf_receiver.export.influxdb.line import Times, Value, line
 
 
-def traffic_lines(columns: Columns, body: bytes) -> list[str]:
-    """The lines of one `ExportTraceServiceRequest`. Raises DecodeError."""
+def traffic_lines(columns: Columns, body: bytes, times: Times | None = None) -> list[str]:
+    """The lines of one `ExportTraceServiceRequest`; `times` knows those of earlier ones. Raises DecodeError."""
+    times = times or Times()
     lines: list[str] = []
     for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
         of_resource = attributes(resource.resource.attributes)
         for scope in resource.scope_spans:
-            lines.extend(_line(columns, span, of_resource) for span in scope.spans)
+            lines.extend(_line(columns, span, of_resource, times) for span in scope.spans)
     return lines
 
 
@@ -32,7 +33,7 @@ def tags(columns: Iterable[Column], values: Mapping[str, Value]) -> dict[str, st
     return {column.name: str(value) for column in columns if (value := _first(column, values)) is not None}
 
 
-def _line(columns: Columns, span: Span, of_resource: Mapping[str, Value]) -> str:
+def _line(columns: Columns, span: Span, of_resource: Mapping[str, Value], times: Times) -> str:
     is_client = span.kind == Span.SPAN_KIND_CLIENT
     values = {**of_resource, **attributes(span.attributes)}
     side_tags = columns.client_tags if is_client else columns.server_tags
@@ -43,7 +44,7 @@ def _line(columns: Columns, span: Span, of_resource: Mapping[str, Value]) -> str
     for column in (*columns.fields, *side_fields):
         if (value := _first(column, values)) is not None:
             fields[column.name] = value
-    return line(columns.traffic, labels, fields, span.start_time_unix_nano)
+    return line(columns.traffic, labels, fields, span.start_time_unix_nano, times)
 
 
 def _first(column: Column, values: Mapping[str, Value]) -> Value | None:
