@@ -224,7 +224,7 @@ def _influxdb() -> Iterator[str]:
         ("`traffic`", "", "from"),
         [*fixed, ("`flow`", "tag", "kind of the span"), *of_both, *of_server, *of_client, ("`duration`", "field", "ms")],
     )
-    yield f"`red` is one point per Resource and interval, from `{COLUMNS.red_metric}`.\n"
+    yield f"`red` is one point per interval and set of tags, from `{COLUMNS.red_metric}`.\n"
     red = [("`qps`", "field", "exchanges a second"), ("`errrate`", "field", "%"), ("`duration`", "field", "mean, ms")]
     yield _table(("`red`", "", "from"), [*rows("tag", COLUMNS.resource_tags), *red])
 

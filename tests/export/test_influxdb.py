@@ -18,7 +18,7 @@ from otel_ebpf_receiver.export.http.connection import Endpoint
 from otel_ebpf_receiver.export.influxdb.columns import Column, Columns
 from otel_ebpf_receiver.export.influxdb.exporter import InfluxDestination, InfluxOptions
 from otel_ebpf_receiver.export.influxdb.line import TIMES_MAX, Times, line
-from otel_ebpf_receiver.export.influxdb.red import RedLines
+from otel_ebpf_receiver.export.influxdb.red import END, RedLines
 from otel_ebpf_receiver.export.influxdb.traffic import traffic_lines
 from otel_ebpf_receiver.export.queue import Books, Payload
 from otel_ebpf_receiver.export.sender import Backoff
@@ -54,18 +54,23 @@ def spans() -> Payload:
 
 
 def red(
-    seconds: int, *series: tuple[str, int, float, bool], start: int = 0, temporality: AggregationTemporality.ValueType | None = None
+    seconds: int,
+    *series: tuple[str, int, float, bool],
+    start: int = 0,
+    temporality: AggregationTemporality.ValueType | None = None,
+    is_exponential: bool = False,
+    instance: str = "a",
 ) -> Payload:
     """A request at that time with cumulative series of (route, count, sum in seconds, whether they are errors)."""
     request = ExportMetricsServiceRequest()
     resource = request.resource_metrics.add()
-    resource.resource.attributes.add(key="service.name").value.string_value = "web"
+    for key, value in (("service.name", "web"), ("service.instance.id", instance)):
+        resource.resource.attributes.add(key=key).value.string_value = value
     metric = resource.scope_metrics.add().metrics.add(name="calls.duration", unit="s")
-    metric.histogram.aggregation_temporality = temporality or AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+    histogram = metric.exponential_histogram if is_exponential else metric.histogram
+    histogram.aggregation_temporality = temporality or AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
     for route, count, total, is_error in series:
-        point = metric.histogram.data_points.add(
-            start_time_unix_nano=start * SECOND, time_unix_nano=seconds * SECOND, count=count, sum=total
-        )
+        point = histogram.data_points.add(start_time_unix_nano=start * SECOND, time_unix_nano=seconds * SECOND, count=count, sum=total)
         point.attributes.add(key="route").value.string_value = route
         if is_error:
             point.attributes.add(key="error.type").value.string_value = "500"
@@ -118,14 +123,15 @@ def test_of_many_points_the_latest_are_remembered() -> None:
     assert times.of_its_own("traffic", 0) == 0
 
 
-def test_red_is_what_happened_in_the_interval() -> None:
-    """Rate, share of errors and mean duration of a Resource, over all its series, from one point of time to the next."""
+@pytest.mark.parametrize("is_exponential", [False, True])
+def test_red_is_what_happened_in_the_interval(is_exponential: bool) -> None:
+    """Rate, share of errors and mean duration of a Resource, over all its series, from one point of time to the next, whatever the buckets."""
     lines = RedLines(COLUMNS, 60 * SECOND)
 
-    early = lines.lines(red(30, ("/a", 30, 3.0, False)).body)
-    first = lines.lines(red(60, ("/a", 90, 9.0, False), ("/b", 30, 9.0, True)).body)
-    second = lines.lines(red(120, ("/a", 90, 9.0, False), ("/b", 36, 12.0, True)).body)
-    idle = lines.lines(red(180, ("/a", 90, 9.0, False), ("/b", 36, 12.0, True)).body)
+    early = lines.lines(red(30, ("/a", 30, 3.0, False), is_exponential=is_exponential).body)
+    first = lines.lines(red(60, ("/a", 90, 9.0, False), ("/b", 30, 9.0, True), is_exponential=is_exponential).body)
+    second = lines.lines(red(120, ("/a", 90, 9.0, False), ("/b", 36, 12.0, True), is_exponential=is_exponential).body)
+    idle = lines.lines(red(180, ("/a", 90, 9.0, False), ("/b", 36, 12.0, True), is_exponential=is_exponential).body)
 
     assert early == []
     assert first == ["red,servicename=web qps=2.0,errrate=25.0,duration=150.0 60000000000"]
@@ -145,6 +151,36 @@ def test_red_survives_a_restart_of_a_series_and_takes_deltas() -> None:
 
     assert restarted == ["red,servicename=web qps=11.0,errrate=0.0,duration=100.0 120000000000"]
     assert summed == ["red,servicename=web qps=2.0,errrate=0.0,duration=100.0 60000000000"]
+
+
+def test_resources_of_the_same_tags_are_one_point_of_red() -> None:
+    """Two instances that no tag tells apart are added up, as the server would keep the point of one of them."""
+    both = red(60, ("/a", 60, 6.0, False)).body + red(60, ("/a", 120, 30.0, True), instance="b").body
+
+    lines = RedLines(COLUMNS, 60 * SECOND).lines(both)
+
+    assert [line.partition(" ")[2].split(",") for line in lines] == [["qps=3.0", f"errrate={200 / 3}", "duration=200.0 60000000000"]]
+
+
+def test_the_end_does_not_replace_the_last_point_of_red() -> None:
+    """What came after an interval's point but is of the same time would be a point of the same time and an absurd rate."""
+    lines = RedLines(COLUMNS, 60 * SECOND)
+    lines.lines(red(60, ("/a", 60, 6.0, False)).body)
+    lines.lines(red(60, ("/b", 1, 0.1, False)).body)
+
+    assert lines.lines(END) == []
+
+
+def test_red_goes_on_when_the_clock_is_set_back() -> None:
+    """The next interval ends when its time is over, without counting again the series whose start was moved back too."""
+    lines = RedLines(COLUMNS, 60 * SECOND)
+    lines.lines(red(1060, ("/a", 60, 6.0, False), start=1000).body)
+
+    stepped = lines.lines(red(30, ("/a", 90, 9.0, False), start=30).body)
+    after = lines.lines(red(90, ("/a", 150, 15.0, False), start=30).body)
+
+    assert stepped == []
+    assert after == ["red,servicename=web qps=1.5,errrate=0.0,duration=100.0 90000000000"]
 
 
 def test_the_end_writes_what_an_interval_has_so_far() -> None:

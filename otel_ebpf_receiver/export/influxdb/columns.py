@@ -18,8 +18,8 @@ class Columns:
     """The measurements of one source.
 
     `traffic` is one point per span: constants, `flow` (0: the workload was the server, 1: the client), `tags`, then those of `server_tags`
-    and `client_tags` that fit its side, fields likewise, and `duration` in milliseconds. `red` is one point per Resource and interval, made
-    of the histogram `red_metric` (in seconds): `qps`, `errrate` (%) and `duration` (mean ms).
+    and `client_tags` that fit its side, fields likewise, and `duration` in milliseconds. `red` is one point per interval and set of
+    `resource_tags`, made of the histogram `red_metric` (in seconds): `qps`, `errrate` (%) and `duration` (mean ms).
     """
 
     red_metric: str
