@@ -114,6 +114,7 @@ class Red:
         self._budget = Budget(options.memory_bytes)
         self._series: dict[str, Series] = {}
         self._collected = start_unix_ns
+        """The time of the last collection; no start and no time of acceptance is later."""
         self._number = 1
         self.readers = self.serve([options.temporality])
 
@@ -180,6 +181,9 @@ class Red:
         """A collection for each of `readers`. Those that are to get the same share what is encoded."""
         for series in self._series.values() if self._options.idle_ns else ():
             series.evict(now - self._options.idle_ns)
+        if now < self._collected:
+            for series in self._series.values():
+                series.step_back(now)
         out: list[Collection] = []
         for reader in readers:
             twin = next((one for one in out if reader.delta == CUMULATIVE and _is_alike(one.reader, reader)), None)
@@ -230,7 +234,7 @@ class Red:
             begin += len(slots)
             if reader.delta != CUMULATIVE:
                 series.aggregation.accept(reader.delta, taken)
-            series.taken[reader.number].accept(collection.number, collection.now, slots[~taken])
+            series.taken[reader.number].accept(collection.number, min(collection.now, self._collected), slots[~taken])
         reader.state = collection.number if all(accepted) else object()
 
     def points(self) -> Iterator[Point]:

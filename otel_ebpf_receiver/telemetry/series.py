@@ -55,6 +55,10 @@ class Taken:
         self.number[:], self.until[:] = number, until
         self.number[refused], self.until[refused] = numbers, untils
 
+    def step_back(self, now: int) -> None:
+        """The clock shows `now`, which is earlier than some of these times."""
+        np.minimum(self.until, np.uint64(now), out=self.until)
+
 
 class Series:
     """Maps observations to slots and keeps what is known of each slot."""
@@ -191,6 +195,12 @@ class Series:
         self._budget.used_bytes -= self._cost * len(gone)
         self._index = KeyIndex(max(1024, len(self)))
         self._index.insert(self._keys[self.alive], self.alive.astype(np.int32))
+
+    def step_back(self, now: int) -> None:
+        """The clock was set back to `now`: nothing has begun later than that. Starts that are not later stay what they were told to be."""
+        np.minimum(self.start, np.uint64(now), out=self.start)
+        for taken in self.taken:
+            taken.step_back(now)
 
     def points(self, reported: Slots, now: int, *, reader: int, delta: int) -> tuple[Objects, I64]:
         """The encoded points (n x 3 pieces) of series, and their sizes."""

@@ -203,6 +203,50 @@ def test_unsent_deltas_merge_into_the_next_interval(histogram: str) -> None:
     assert not table.collect(5 * S)[1]
 
 
+def spans_of(found: dict[tuple[str, str, Any], Any]) -> dict[Any, tuple[int, int, int]]:
+    """Start and time in seconds and the count of each point, by its attribute."""
+    return {key[2]: (point.start_time_unix_nano // S, point.time_unix_nano // S, point.count) for key, point in found.items()}
+
+
+def test_totals_begin_no_later_than_they_end_when_the_clock_is_set_back() -> None:
+    """A start that would be in the future becomes the time of the step and stays that; others stay what they were."""
+    table = Table()
+    table.add([0.5])
+    table.collect(100 * S)[0].commit()
+    table.add([0.5, 0.5], [0, 1])
+
+    assert spans_of(table.collect(50 * S)[1]) == {0: (1, 50, 2), 1: (50, 50, 1)}
+    assert spans_of(table.collect(60 * S)[1]) == {0: (1, 60, 2), 1: (50, 60, 1)}
+
+
+def test_deltas_do_not_overlap_when_the_clock_is_set_back() -> None:
+    """The first delta after the step is of no length; those that follow begin where the one before ended, or where it would have if it had arrived."""
+    table = Table(temporality="delta")
+    table.add([0.5])
+    table.collect(100 * S)[0].commit()
+    table.add([0.5, 0.5], [0, 1])
+
+    assert spans_of(table.collect(50 * S)[1]) == {0: (50, 50, 1), 1: (50, 50, 1)}
+    collection, found = table.collect(60 * S)
+    assert spans_of(found) == {0: (50, 60, 1), 1: (50, 60, 1)}
+    collection.commit()
+    table.add([0.5])
+    assert spans_of(table.collect(70 * S)[1]) == {0: (60, 70, 1)}
+
+
+def test_a_delta_that_arrives_after_the_clock_was_set_back_ended_before() -> None:
+    """Another reader has met the step while this one's interval was on its way: its next delta still begins no later than it ends."""
+    table = Table()
+    slow, other = table.red.serve(["delta", "delta"])
+    table.add([0.5])
+    late = table.red.collect(100 * S, slow)
+    table.red.collect(50 * S, other)
+    late.commit()
+    table.add([0.5])
+
+    assert spans_of(points(table.red.collect(60 * S, slow))) == {0: (50, 60, 1)}
+
+
 def test_values_that_come_between_collection_and_acceptance_are_in_the_next_delta() -> None:
     """What is observed while an export is on its way belongs to the next interval, extremes and exemplars included."""
     for histogram in ("explicit_bucket_histogram", "base2_exponential_bucket_histogram"):
