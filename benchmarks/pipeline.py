@@ -23,9 +23,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from benchmarks.traffic import KnownByPort, SameClock, batches, workloads
 from otel_ebpf_receiver import memory
 from otel_ebpf_receiver.export.destination import Signal
-from otel_ebpf_receiver.export.otlp.exporter import OtlpDestination, QueueLimits
+from otel_ebpf_receiver.export.otlp.exporter import OtlpDestination
 from otel_ebpf_receiver.export.otlp.options import Compression, OtlpOptions
-from otel_ebpf_receiver.export.queue import Payload
+from otel_ebpf_receiver.export.queue import Payload, QueueLimits
 from otel_ebpf_receiver.kernel.room import Room
 from otel_ebpf_receiver.pipeline import Line, TelemetryOptions
 from otel_ebpf_receiver.sources.http import source

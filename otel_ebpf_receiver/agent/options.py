@@ -12,6 +12,7 @@ from otel_ebpf_receiver.config.options import exporters, metric_options, otlp_si
 from otel_ebpf_receiver.config.schema import Config
 from otel_ebpf_receiver.export.destination import Destination, Signal
 from otel_ebpf_receiver.export.lines import keep_rows
+from otel_ebpf_receiver.export.queue import QueueLimits
 from otel_ebpf_receiver.pipeline import TelemetryOptions
 from otel_ebpf_receiver.sources.http.options import HttpOptions
 from otel_ebpf_receiver.telemetry import names
@@ -98,24 +99,26 @@ def http_options(config: Config) -> HttpOptions:
 def destinations(config: Config, ignored: Ignored) -> list[Destination]:
     """Where encoded telemetry goes. Raises `ExportError`, and `AgentError` for a port that is taken."""
     made: list[Destination] = []
+    queues = config.exporters.queues
+    limits = QueueLimits(queues.spans_bytes, queues.metrics_bytes, queues.spans or None)
     if signals := otlp_signals(config):
-        from otel_ebpf_receiver.export.otlp.exporter import OtlpDestination, QueueLimits
+        from otel_ebpf_receiver.export.otlp.exporter import OtlpDestination
 
-        queues = config.exporters.queues
-        limits = QueueLimits(queues.spans_bytes, queues.metrics_bytes, queues.spans or None)
         made.append(OtlpDestination(signals, limits=limits, ignore=ignored.add, unignore=ignored.remove))
     if "prometheus" in exporters(config)[Signal.METRICS]:
         from otel_ebpf_receiver.export.prometheus.exporter import PrometheusDestination, PrometheusOptions
 
         prometheus = config.exporters.prometheus
-        made.append(PrometheusDestination(PrometheusOptions(prometheus.host, prometheus.port)))
+        made.append(PrometheusDestination(PrometheusOptions(prometheus.host, prometheus.port), limits=limits))
     if signals_of_influxdb := frozenset(signal for signal, chosen in exporters(config).items() if "influxdb" in chosen):
         from otel_ebpf_receiver.agent.influxdb import COLUMNS
         from otel_ebpf_receiver.export.influxdb.exporter import InfluxDestination, InfluxOptions
 
         influxdb = config.exporters.influxdb
         wanted = InfluxOptions(influxdb.url, influxdb.token, influxdb.org, influxdb.bucket, influxdb.interval_s)
-        made.append(InfluxDestination(wanted, COLUMNS, signals=signals_of_influxdb, ignore=ignored.add, unignore=ignored.remove))
+        made.append(
+            InfluxDestination(wanted, COLUMNS, signals=signals_of_influxdb, limits=limits, ignore=ignored.add, unignore=ignored.remove)
+        )
     return made
 
 

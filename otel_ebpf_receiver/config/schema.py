@@ -403,7 +403,7 @@ class Exporters:
     console: Console = section(Console, "The console.")
     prometheus: Prometheus = section(Prometheus, "Prometheus.")
     influxdb: Influxdb = section(Influxdb, "InfluxDB.")
-    queues: Queues = section(Queues, "Bounds of the queues.")
+    queues: Queues = section(Queues, "Bounds of the queues of otlp, prometheus and influxdb, for each of them.")
 
 
 @dataclass(frozen=True, slots=True)

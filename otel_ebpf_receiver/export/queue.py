@@ -225,3 +225,20 @@ class Queue:
         self._items -= payload.items
         self._changed.notify_all()
         return payload.items
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """Bounds of one destination's queues; `spans_max_items` is `OTEL_BSP_MAX_QUEUE_SIZE`."""
+
+    spans_max_bytes: int = SPANS_MAX_BYTES
+    metrics_max_bytes: int = METRICS_MAX_BYTES
+    spans_max_items: int | None = None
+
+    def spans(self) -> Queue:
+        """A queue for spans."""
+        return Queue(self.spans_max_bytes, self.spans_max_items)
+
+    def metrics(self) -> Queue:
+        """A queue for metrics."""
+        return Queue(self.metrics_max_bytes)

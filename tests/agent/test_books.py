@@ -11,9 +11,9 @@ import pytest
 
 from otel_ebpf_receiver.agent.interval import Interval
 from otel_ebpf_receiver.export.destination import Signal
-from otel_ebpf_receiver.export.otlp.exporter import OtlpDestination, QueueLimits
+from otel_ebpf_receiver.export.otlp.exporter import OtlpDestination
 from otel_ebpf_receiver.export.otlp.options import OtlpOptions
-from otel_ebpf_receiver.export.queue import Payload
+from otel_ebpf_receiver.export.queue import Payload, QueueLimits
 from otel_ebpf_receiver.export.sender import Backoff
 from otel_ebpf_receiver.pipeline import Line, TelemetryOptions
 from otel_ebpf_receiver.sources.http import source

@@ -20,7 +20,7 @@ from otel_ebpf_receiver.export.influxdb.exporter import InfluxDestination, Influ
 from otel_ebpf_receiver.export.influxdb.line import TIMES_MAX, Times, line
 from otel_ebpf_receiver.export.influxdb.red import END, RedLines
 from otel_ebpf_receiver.export.influxdb.traffic import traffic_lines
-from otel_ebpf_receiver.export.queue import Books, Payload
+from otel_ebpf_receiver.export.queue import Books, Payload, QueueLimits
 from otel_ebpf_receiver.export.sender import Backoff
 from tests.export.receivers import HttpReceiver, Reply
 
@@ -255,6 +255,17 @@ def test_too_many_points_are_written_in_parts_and_bad_ones_fail() -> None:
 
         assert [request.body.count(b"\n") for request in receiver.requests] == [2, 1, 1]
         assert destination.books()[Signal.TRACES] == Books(received=2, sent=1, failed=1)
+
+
+def test_a_request_of_more_spans_than_the_queue_holds_is_cut_to_fit() -> None:
+    """A bound on spans below the size of one request bounds the queue instead of losing every request."""
+    destination = InfluxDestination(InfluxOptions("http://127.0.0.1:9", bucket="b"), COLUMNS, limits=QueueLimits(spans_max_items=1))
+
+    destination.offer(Signal.TRACES, spans())
+
+    books = destination.books()[Signal.TRACES]
+    assert (books.received, books.dropped, books.queued) == (2, 1, 1)
+    destination.stop()
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from otel_ebpf_receiver.export.console import Console
 from otel_ebpf_receiver.export.destination import Signal
-from otel_ebpf_receiver.export.otlp.exporter import OtlpDestination, QueueLimits
+from otel_ebpf_receiver.export.otlp.exporter import OtlpDestination
 from otel_ebpf_receiver.export.otlp.options import OtlpOptions
 from otel_ebpf_receiver.export.own_books import count_books
+from otel_ebpf_receiver.export.queue import QueueLimits
 from otel_ebpf_receiver.status.counters import Counters
 from otel_ebpf_receiver.status.exposition import exposition
 from otel_ebpf_receiver.status.own import OwnTelemetry

@@ -12,10 +12,10 @@ import pytest
 
 from otel_ebpf_receiver.export.complaints import Complaints
 from otel_ebpf_receiver.export.destination import Signal
-from otel_ebpf_receiver.export.otlp.exporter import OtlpDestination, QueueLimits
+from otel_ebpf_receiver.export.otlp.exporter import OtlpDestination
 from otel_ebpf_receiver.export.otlp.options import OtlpOptions
 from otel_ebpf_receiver.export.otlp.split import splitter
-from otel_ebpf_receiver.export.queue import Books, Queue
+from otel_ebpf_receiver.export.queue import Books, Queue, QueueLimits
 from otel_ebpf_receiver.export.sender import Answer, Backoff, Sender, Verdict
 from tests.export.payloads import points, spans
 from tests.export.receivers import HttpReceiver, Reply

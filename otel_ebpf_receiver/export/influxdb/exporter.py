@@ -22,8 +22,8 @@ from otel_ebpf_receiver.export.influxdb.red import END, RedLines
 from otel_ebpf_receiver.export.influxdb.traffic import traffic_lines
 from otel_ebpf_receiver.export.otlp.answers import words_of_bytes
 from otel_ebpf_receiver.export.otlp.credentials import verifying_context
-from otel_ebpf_receiver.export.otlp.split import splitter
-from otel_ebpf_receiver.export.queue import METRICS_MAX_BYTES, SPANS_MAX_BYTES, Books, Payload, Queue
+from otel_ebpf_receiver.export.otlp.split import cut, splitter
+from otel_ebpf_receiver.export.queue import Books, Payload, QueueLimits
 from otel_ebpf_receiver.export.sender import Answer, Backoff, Sender, Verdict
 
 logger = logging.getLogger(__name__)
@@ -83,6 +83,7 @@ class InfluxDestination:
         *,
         signals: frozenset[Signal] = frozenset(Signal),
         name: str = "influxdb",
+        limits: QueueLimits | None = None,
         backoff: Backoff | None = None,
         ignore: Register = register_nothing,
         unignore: Register = register_nothing,
@@ -90,6 +91,7 @@ class InfluxDestination:
         self.name = name
         self.signals = signals
         self.is_cumulative = True
+        limits = limits or QueueLimits()
         resource = _resource(options)
         times = Times()
         red = RedLines(columns, round(options.interval_s * 1e9))
@@ -99,7 +101,7 @@ class InfluxDestination:
         }
         self._senders = {
             signal: Sender(
-                Queue(SPANS_MAX_BYTES if signal is Signal.TRACES else METRICS_MAX_BYTES),
+                limits.spans() if signal is Signal.TRACES else limits.metrics(),
                 LineTransport(makers[signal], Poster(resource, accepted=_accepted, words=_words, ignore=ignore, unignore=unignore)),
                 name=f"influxdb-{signal}",
                 # Points of red are sums over requests: one that was split would be counted again.
@@ -116,8 +118,10 @@ class InfluxDestination:
             sender.start()
 
     def offer(self, signal: Signal, payload: Payload) -> None:
-        """Queues one OTLP request; never blocks."""
-        self._senders[signal].queue.offer(payload)
+        """Queues one OTLP request; never blocks. A request of more spans than the queue may hold is cut first."""
+        queue = self._senders[signal].queue
+        for part in [payload] if queue.max_items is None else cut(signal, payload, queue.max_items):
+            queue.offer(part)
 
     def is_idle(self, signal: Signal) -> bool:
         """Whether nothing of `signal` is queued or on the wire."""

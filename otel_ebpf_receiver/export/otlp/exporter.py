@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from otel_ebpf_receiver.export.complaints import Complaints
 from otel_ebpf_receiver.export.destination import Signal
@@ -13,19 +12,10 @@ from otel_ebpf_receiver.export.http.connection import Register, register_nothing
 from otel_ebpf_receiver.export.otlp.http import HttpTransport
 from otel_ebpf_receiver.export.otlp.options import OtlpOptions, Protocol
 from otel_ebpf_receiver.export.otlp.split import cut, splitter
-from otel_ebpf_receiver.export.queue import METRICS_MAX_BYTES, SPANS_MAX_BYTES, Books, Payload, Queue
+from otel_ebpf_receiver.export.queue import Books, Payload, QueueLimits
 from otel_ebpf_receiver.export.sender import Backoff, Sender, Transport
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class QueueLimits:
-    """Bounds of the queues; `spans_max_items` is `OTEL_BSP_MAX_QUEUE_SIZE`."""
-
-    spans_max_bytes: int = SPANS_MAX_BYTES
-    metrics_max_bytes: int = METRICS_MAX_BYTES
-    spans_max_items: int | None = None
 
 
 class OtlpDestination:
@@ -44,9 +34,10 @@ class OtlpDestination:
         self.name = name
         self.signals = frozenset(options)
         self.is_cumulative = False
+        limits = limits or QueueLimits()
         self._senders = {
             signal: Sender(
-                _queue(signal, limits or QueueLimits()),
+                limits.spans() if signal is Signal.TRACES else limits.metrics(),
                 _transport(each, signal, ignore, unignore),
                 name=f"send-{signal}",
                 split=splitter(signal),
@@ -90,12 +81,6 @@ class OtlpDestination:
     def books(self) -> Mapping[Signal, Books]:
         """The books of each signal."""
         return {signal: sender.queue.books() for signal, sender in self._senders.items()}
-
-
-def _queue(signal: Signal, limits: QueueLimits) -> Queue:
-    if signal is Signal.TRACES:
-        return Queue(limits.spans_max_bytes, limits.spans_max_items)
-    return Queue(limits.metrics_max_bytes)
 
 
 def _transport(options: OtlpOptions, signal: Signal, ignore: Register, unignore: Register) -> Transport:

@@ -10,7 +10,7 @@ from otel_ebpf_receiver.export.complaints import Complaints
 from otel_ebpf_receiver.export.destination import Signal
 from otel_ebpf_receiver.export.prometheus.series import EXPIRE_S, SERIES_MAX, SeriesStore
 from otel_ebpf_receiver.export.prometheus.text import render
-from otel_ebpf_receiver.export.queue import METRICS_MAX_BYTES, Books, Payload, Queue
+from otel_ebpf_receiver.export.queue import Books, Payload, QueueLimits
 from otel_ebpf_receiver.export.sender import Sender
 from otel_ebpf_receiver.status.pages import Answer, PageServer
 
@@ -33,14 +33,14 @@ class PrometheusOptions:
 class PrometheusDestination:
     """Fulfils `Destination` for metrics. Raises `AgentError` at construction when the address cannot be had."""
 
-    def __init__(self, options: PrometheusOptions | None = None, *, name: str = "prometheus") -> None:
+    def __init__(self, options: PrometheusOptions | None = None, *, name: str = "prometheus", limits: QueueLimits | None = None) -> None:
         options = options or PrometheusOptions()
         self.name = name
         self.signals = frozenset({Signal.METRICS})
         self.is_cumulative = True
         self._store = SeriesStore(series_max=options.series_max, expire_s=options.expire_s)
         self._sender = Sender(
-            Queue(METRICS_MAX_BYTES),
+            (limits or QueueLimits()).metrics(),
             self._store,
             name="prometheus-series",
             split=lambda payload: [payload],
