@@ -32,6 +32,7 @@ from otel_ebpf_receiver.telemetry.columns import (
     picked,
 )
 from otel_ebpf_receiver.telemetry.exemplars import Sampled as Exemplified
+from otel_ebpf_receiver.telemetry.names import SERVICE_NAME
 from otel_ebpf_receiver.telemetry.outbox import Outbox
 from otel_ebpf_receiver.telemetry.patience import Asking, Patience, PatienceOptions
 from otel_ebpf_receiver.telemetry.red import Collection, MetricOptions, Reader, Red
@@ -144,7 +145,7 @@ class Line:
         self._options, self.identity, self._clock = options, identity, clock
         self._feeds = [_feed(source, transport, options) for source, transport in feeds]
         self._resources = Resources(dict(options.host), dict(options.added), options.version)
-        self._routes = Routes(options.routes)
+        self._routes = Routes(options.routes, str(options.host.get(SERVICE_NAME, "")))
         self._sampling = Sampling(options.sampling)
         self._encoder = SpanEncoder()
         self._outbox = Outbox(self._resources)
@@ -169,25 +170,29 @@ class Line:
         """One round over all sources; the number of records taken. `now_ns` is of the records' clock; `is_last`: nothing waits any more."""
         elapsed_s = (now_ns - self._last_ns) / 1e9 if self._last_ns is not None else 0.0
         self._last_ns = now_ns
-        taken = 0
+        self._sampling.refill(elapsed_s)
+        taken, parts = 0, list[tuple[_Feed, Asking]]()
         for feed in self._feeds:
             drained = feed.transport.drain()
             taken += len(drained)
-            self._sampling.relief = self.relief(len(drained))
             admitted = self._once(feed, drained, now_ns, is_last)
-            parts = [*feed.patience.release(now_ns, self.identity.news, is_last=is_last), *_sliced(admitted, is_last=is_last)]
-            total = sum(len(part.admitted.records) for part in parts)
-            for part in parts:
-                named = self._identify(feed, part, now_ns)
-                if named is None:
-                    continue
-                records, view, who = named
-                spans = self._sample(feed.source, view, who, elapsed_s * len(records) / total)
-                # Spans first: where all rows become spans, all targets are taken apart at once.
-                self._encode(feed, records, view, who, spans)
-                self._observe(view, who, spans, self._unix_ns(now_ns))
-                for watcher in self.watchers:
-                    watcher.watch(feed.source, view)
+            asking = [*feed.patience.release(now_ns, self.identity.news, is_last=is_last), *_sliced(admitted, is_last=is_last)]
+            parts += [(feed, part) for part in asking]
+        self._sampling.relief = self.relief(taken)
+        left = sum(len(part.admitted.records) for _, part in parts)
+        for feed, part in parts:
+            size = len(part.admitted.records)
+            share, left = size / max(left, 1), left - size
+            named = self._identify(feed, part, now_ns)
+            if named is None:
+                continue
+            records, view, who = named
+            spans = self._sample(feed.source, view, who, share)
+            # Spans first: where all rows become spans, all targets are taken apart at once.
+            self._encode(feed, records, view, who, spans)
+            self._observe(view, who, spans, self._unix_ns(now_ns))
+            for watcher in self.watchers:
+                watcher.watch(feed.source, view)
         return taken
 
     def flush(self) -> None:
@@ -257,14 +262,15 @@ class Line:
         view.attach(who, self.identity.name, self._routes)
         return records, view, who
 
-    def _sample(self, source: Source, view: View, who: Identified, elapsed_s: float) -> list[_Taken]:
+    def _sample(self, source: Source, view: View, who: Identified, share: float) -> list[_Taken]:
+        """`share`: of what is left of the cap's budget, for these rows."""
         if not (source.kinds and self._options.makes_spans) or self._sampling.is_off:
             return []
         spans = cast(SpanView, view)
         linkage = spans.linkage
         states, made = States(linkage), ids.Derived(self.id_key, linkage)
         candidates = [self._candidates(spans, kind, who) for kind in source.kinds]
-        samples = self._sampling.sample(linkage, states, made, candidates, elapsed_s)
+        samples = self._sampling.sample(linkage, states, made, candidates, share)
         self.counts.sampled_out += sum(int(np.count_nonzero(kind.wanted)) for kind in candidates) - sum(len(one.rows) for one in samples)
         joined = _joined(who, dict(zip(source.kinds, samples, strict=True)))
         out = []

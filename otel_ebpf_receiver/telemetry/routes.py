@@ -98,8 +98,9 @@ class Lines(Protocol):
 class Routes:
     """Resolves paths to 64-bit keys of routes (0: none), and keys to their text."""
 
-    def __init__(self, options: RouteOptions) -> None:
-        self._options = options
+    def __init__(self, options: RouteOptions, host: str = "") -> None:
+        """`host`: the service.name of traffic without a workload."""
+        self._options, self._host = options, host
         self._compiled = [(pattern, _compile(pattern.pattern)) for pattern in options.patterns]
         self._services: dict[str, int] = {}
         self._patterns: list[list[tuple[str, re.Pattern[bytes]]]] = []
@@ -163,10 +164,10 @@ class Routes:
         self._paths.clear()
 
     def _of(self, workloads: Sequence[Workload], which: npt.NDArray[np.int32]) -> I64:
-        """The number of each row's service; rows of unknown workloads share one."""
+        """The number of each row's service; rows of unknown workloads are the host's."""
         if workloads is not self._table:
             self._table, self._of_table = workloads, np.full(len(workloads) + 1, -1, np.int64)
-            self._of_table[-1] = self._service("")
+            self._of_table[-1] = self._service(self._host)
         out = self._of_table[which]
         if (out < 0).any():
             for index in distinct(which[out < 0]).tolist():

@@ -88,12 +88,15 @@ class Sampling:
         never = self._root == "always_off" and not self._is_parent_based
         return never and not (self._options.keep_errors or self._options.keep_slow)
 
-    def sample(self, linkage: Linkage, states: States, trace: Traces, kinds: Sequence[Candidates], elapsed_s: float) -> list[Sampled]:
-        """Decides for every kind."""
-        draws = _Draws(trace, states)
+    def refill(self, elapsed_s: float) -> None:
+        """The cap's budget grows with the time, whether anything comes or not, up to that of a second."""
         self._budget = min(self._budget + elapsed_s * self._options.spans_per_second, float(self._options.spans_per_second))
+
+    def sample(self, linkage: Linkage, states: States, trace: Traces, kinds: Sequence[Candidates], share: float = 1.0) -> list[Sampled]:
+        """Decides for every kind. `share`: of the budget, what these rows may take."""
+        draws = _Draws(trace, states)
         base = self._take_by_sampler(linkage, draws, states)
-        shares = self._shares(base, kinds)
+        shares = self._shares(base, kinds, max(self._budget, 0.0) * share)
         own = self._told(linkage, states)
         out = [self._take(base, own, draws, kind, shares) for kind in kinds]
         if self._options.spans_per_second:
@@ -126,7 +129,7 @@ class Sampling:
         follows = self._is_parent_based or self._root == "consistent_probability"
         return np.where(linkage.traced, states.threshold if follows else own, own)
 
-    def _shares(self, base: Bools, kinds: Sequence[Candidates]) -> tuple[float, float, float]:
+    def _shares(self, base: Bools, kinds: Sequence[Candidates], budget: float) -> tuple[float, float, float]:
         """Shares for what the sampler takes, and for both rules; all 1, or lowered so that the batch fits the budget."""
         options = self._options
         errors, slow = options.keep_errors, options.keep_slow
@@ -136,7 +139,6 @@ class Sampling:
         taken = sum(int(np.count_nonzero(kind.wanted & base)) for kind in kinds)
         by_rule = sum(int(np.count_nonzero(kind.wanted & ~base & kind.errors)) for kind in kinds) * errors
         by_rule += sum(int(np.count_nonzero(kind.wanted & ~base & kind.slow)) for kind in kinds) * slow
-        budget = max(self._budget, 0.0)
         self.probability = min(self.relief, budget / (taken + by_rule)) if taken + by_rule else self.relief
         return self.probability, errors * self.probability, slow * self.probability
 

@@ -21,10 +21,13 @@ from tests.sources.line import NOW, Feed, Known, Ran, Sink, points, run
 from tests.sources.records import MS, START_NS, UnixClock, make
 
 
-def line(feed: Feed, **options: object) -> tuple[Line, Sink]:
-    """A line over a feed, and the sink of its spans."""
+def line(*feeds: Feed, **options: object) -> tuple[Line, Sink]:
+    """A line over feeds, and the sink of its spans."""
     telemetry = TelemetryOptions(bytes(16), {"service.name": "unknown_service"}, **options)  # type: ignore[arg-type]
-    made, sink = Line(telemetry, [(source(HttpOptions()), feed)], NoIdentity(), UnixClock(), start_unix_ns=START_NS), Sink()
+    made, sink = (
+        Line(telemetry, [(source(HttpOptions()), feed) for feed in feeds], NoIdentity(), UnixClock(), start_unix_ns=START_NS),
+        Sink(),
+    )
     made.sinks = [sink]
     return made, sink
 
@@ -51,6 +54,32 @@ def test_without_identity_only_the_servers_side_is_reported() -> None:
 
     assert [payload.items for payload in sink.payloads] == [1]
     assert [point.instrument.name for point in made.red.points()] == ["http.server.request.duration"]
+
+
+def test_bursts_below_the_cap_are_whole() -> None:
+    """Time in which nothing comes counts: 900 at once every second stay under a cap of 1,000, all of them, with another source beside."""
+    bursts = [make(*({"request_seq": 10 * number + burst} for number in range(900))) for burst in range(4)]
+    quiet = [bursts[0][:0]] * 9
+    feeds = [Feed(*(batch for burst in bursts for batch in (burst, *quiet))), Feed(bursts[0][:0])]
+    made, _ = line(*feeds, sampling=SamplingOptions("always_on", spans_per_second=1000))
+
+    for tenth in range(40):
+        made.run(now_ns=NOW + tenth * 100 * MS)
+    made.flush()
+
+    assert (made.counts.spans, made.counts.sampled_out, made.probability) == (3600, 0, 1.0)
+
+
+def test_the_cap_thins_all_records_of_a_drain_alike() -> None:
+    """Ten times what the cap allows, in more records than are handled at once: each part keeps its tenth."""
+    made, _ = line(
+        Feed(make(*({"request_seq": number} for number in range(10_000)))), sampling=SamplingOptions("always_on", spans_per_second=1000)
+    )
+
+    made.run(now_ns=NOW)
+
+    assert 850 < made.counts.spans < 1150
+    assert made.probability == pytest.approx(0.1, rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["always_on", "always_off", "traceidratio", "consistent_probability"])

@@ -64,6 +64,14 @@ def test_the_first_pattern_that_matches_wins(path: str, route: str) -> None:
     assert resolve(Routes(PATTERNS), [path]) == [route]
 
 
+def test_traffic_without_a_workload_has_the_hosts_routes() -> None:
+    """A pattern of the service that the host is called by is its own; without that name it is nobody's."""
+    options = RouteOptions((RoutePattern("/users/{id}", service="shop"),))
+
+    assert resolve(Routes(options, host="shop"), ["/users/7"], -1) == ["/users/{id}"]
+    assert resolve(Routes(options), ["/users/7"], -1) == [""]
+
+
 def test_patterns_can_belong_to_services() -> None:
     """A pattern with a service glob counts for its services only, and the cache keeps services apart."""
     routes = Routes(PATTERNS)

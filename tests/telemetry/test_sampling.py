@@ -43,12 +43,10 @@ def candidates(rows: int) -> Candidates:
     return Candidates(np.ones(rows, bool), np.zeros(rows, bool), np.zeros(rows, bool))
 
 
-def decide(
-    options: SamplingOptions, link: Linkage, trace: U8, kind: Candidates | None = None, elapsed_s: float = 1.0
-) -> tuple[Sampled, States]:
+def decide(options: SamplingOptions, link: Linkage, trace: U8, kind: Candidates | None = None) -> tuple[Sampled, States]:
     """One decision of a fresh sampler over one kind of span."""
     states = States(link)
-    return Sampling(options).sample(link, states, Halves(trace), [kind or candidates(len(trace))], elapsed_s)[0], states
+    return Sampling(options).sample(link, states, Halves(trace), [kind or candidates(len(trace))])[0], states
 
 
 def asked(sampler: sdk.Sampler, link: Linkage, trace: U8, row: int) -> sdk.SamplingResult:
@@ -159,7 +157,8 @@ def test_the_cap_holds_over_time() -> None:
     random = np.random.default_rng(3)
     for _ in range(100):
         link, trace = linkage(1000), random.integers(0, 256, (1000, 16), dtype=np.uint8)
-        total += len(sampling.sample(link, States(link), Halves(trace), [candidates(1000)], 0.1)[0].rows)
+        total += len(sampling.sample(link, States(link), Halves(trace), [candidates(1000)])[0].rows)
+        sampling.refill(0.1)
 
     assert 10_000 < total < 11_500
 
@@ -181,9 +180,9 @@ def test_relief_thins_with_or_without_a_cap(per_second: int) -> None:
     sampling = Sampling(SamplingOptions("always_on", spans_per_second=per_second))
     sampling.relief = 0.25
 
-    (thinned,) = sampling.sample(link, States(link), Halves(trace), [candidates(4000)], 1.0)
+    (thinned,) = sampling.sample(link, States(link), Halves(trace), [candidates(4000)])
     sampling.relief = 1.0
-    (whole,) = sampling.sample(link, States(link), Halves(trace), [candidates(4000)], 1.0)
+    (whole,) = sampling.sample(link, States(link), Halves(trace), [candidates(4000)])
 
     assert 850 < len(thinned.rows) < 1150
     assert set(thinned.threshold.tolist()) == {3 << 54}
