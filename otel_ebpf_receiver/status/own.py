@@ -102,6 +102,8 @@ class _Histograms:
     def add(self, data: MetricsData, readings: Mapping[str, list[Reading]]) -> None:
         """Appends the histograms among `readings` to `data`. Differences begin where the last call ended."""
         now_ns = time.time_ns()
+        # The clock may have been set back.
+        self._start_ns = min(self._start_ns, now_ns)
         for metrics in (scope.metrics for resource in data.resource_metrics for scope in resource.scope_metrics):
             assert isinstance(metrics, list)
             for name, found in readings.items():
