@@ -34,7 +34,7 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The destination's answer: verdict, items it rejected of an accepted request, its words, and how long it asks to be left alone."""
+    """The destination's answer: verdict, items it rejected of an accepted request, its words, and how long it asks to be left alone (0: at once)."""
 
     verdict: Verdict
     words: str = ""
@@ -61,7 +61,7 @@ Split = Callable[[Payload], Sequence[Payload]]
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Exponential, from `first_s` to `most_s`, with a jitter of ± `jitter` so that a fleet does not return in step."""
+    """Exponential, from `first_s` to `most_s`, with a jitter of ± `jitter` (of what a server asks for: + `jitter`): no fleet returns in step."""
 
     first_s: float = 0.5
     most_s: float = 10.0
@@ -71,6 +71,11 @@ class Backoff:
         """Seconds to wait after `tries` failures in a row (≥ 1); `draw` is uniform in [0, 1)."""
         delay = min(self.most_s, self.first_s * 2.0 ** min(tries - 1, 30))
         return delay * (1 - self.jitter + 2 * self.jitter * draw)
+
+    def asked_s(self, asked: float, draw: float) -> float:
+        """Seconds to wait where a server asks for `asked` (> 0): never fewer, nor fewer than after a first failure, and up to `jitter` more."""
+        pause = max(asked, self.first_s)
+        return pause + min(pause * self.jitter, self.most_s) * draw
 
 
 class Sender:
@@ -155,13 +160,12 @@ class Sender:
         self._tries += 1
         self._complaints.say("will be retried", answer.words, items=payload.items)
         self.queue.retry()
-        delay_s = self._backoff.delay_s(self._tries, random.random())
-        if answer.retry_after_s is not None:
-            delay_s = min(answer.retry_after_s, RETRY_AFTER_MAX_S)
-        until = time.monotonic() + delay_s
-        if not self._wake.wait(delay_s):
-            return
-        self._pause_while_finishing(until if answer.retry_after_s is not None else time.monotonic() + FINISHING_PAUSE_S)
+        # "At once" is no pause: to ask for none, or for one that is over, does not switch the back-off off.
+        asked_s = min(max(0.0, answer.retry_after_s or 0.0), RETRY_AFTER_MAX_S)
+        delay_s = self._backoff.asked_s(asked_s, random.random()) if asked_s else self._backoff.delay_s(self._tries, random.random())
+        allowed = time.monotonic() + asked_s
+        if self._wake.wait(delay_s):
+            self._pause_while_finishing(max(allowed, time.monotonic() + FINISHING_PAUSE_S))
 
     def _pause_while_finishing(self, until: float) -> None:
         left_s = self._left_s() or 0.0

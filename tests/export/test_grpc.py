@@ -229,6 +229,21 @@ def test_an_oversize_batch_is_split() -> None:
         assert destination.books()[Signal.TRACES] == Books(received=61, sent=60, failed=1)
 
 
+def test_a_retry_info_without_a_delay_leaves_the_pause_to_us() -> None:
+    """It says that to try again makes sense, not that it should be done at once."""
+    reply = Reply(grpc.StatusCode.UNAVAILABLE, trailers=(("google.rpc.retryinfo-bin", b""),))
+    with GrpcReceiver([reply]) as receiver:
+        destination = OtlpDestination({Signal.TRACES: options_for(receiver.endpoint)}, backoff=Backoff(60.0, 60.0))
+        destination.start()
+        destination.offer(Signal.TRACES, spans(1))
+        assert receiver.wait_for(requests=1)
+
+        assert not destination.flush(0.3)
+        destination.stop()
+
+    assert len(receiver.requests) == 1
+
+
 def test_a_server_that_is_killed_and_comes_back_gets_everything() -> None:
     """Kill in mid-load and restart: every span has a fate, and all arrive."""
     with GrpcReceiver() as first:

@@ -135,6 +135,31 @@ def test_retry_after_is_waited_for() -> None:
         assert receiver.spans == 1
 
 
+@pytest.mark.parametrize("when", ["0", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_server_that_asks_for_no_pause_gets_our_own(when: str) -> None:
+    """A delay of nothing, or a date that is over, does not switch the back-off off."""
+    with HttpReceiver([Reply(503, headers={"Retry-After": when})]) as receiver:
+        destination = OtlpDestination({Signal.TRACES: OtlpOptions(f"{receiver.endpoint}/v1/traces")}, backoff=Backoff(60.0, 60.0))
+        destination.start()
+        destination.offer(Signal.TRACES, spans(1))
+        assert receiver.wait_for(requests=1)
+
+        assert not destination.flush(0.3)
+        destination.stop()
+
+    assert len(receiver.requests) == 1
+
+
+def test_a_server_that_asks_for_no_pause_is_not_stormed_at_the_end() -> None:
+    """While the agent stops it is asked a few times, not as often as it can answer."""
+    with HttpReceiver([Reply(503, headers={"Retry-After": "0"})] * 5000) as receiver, exporting(receiver.endpoint) as destination:
+        destination.offer(Signal.TRACES, spans(1))
+        destination.finish(time.monotonic() + 1.0)
+        destination.stop()
+
+    assert len(receiver.requests) <= 10
+
+
 def test_a_server_that_is_killed_and_comes_back_gets_everything_that_fits() -> None:
     """Kill in mid-load: nothing offered is without a fate, and what the queue held arrives after the restart."""
     port = free_port()
@@ -320,3 +345,12 @@ def test_back_off_grows_to_its_bound_and_is_spread() -> None:
 
     assert [backoff.delay_s(tries, 0.5) for tries in (1, 2, 3, 4, 5, 1000)] == [1, 2, 4, 8, 8, 8]
     assert (backoff.delay_s(1, 0.0), backoff.delay_s(1, 1.0)) == (0.75, 1.25)
+
+
+def test_what_a_server_asks_for_is_kept_and_spread() -> None:
+    """Nobody returns earlier than asked, nor all at once; a pause of next to nothing is one of ours."""
+    backoff = Backoff(first_s=0.5, most_s=10.0, jitter=0.2)
+
+    assert [backoff.asked_s(30.0, draw) for draw in (0.0, 0.5, 1.0)] == [30.0, 33.0, 36.0]
+    assert backoff.asked_s(3600.0, 1.0) == 3610.0
+    assert backoff.asked_s(1e-9, 0.0) == 0.5
