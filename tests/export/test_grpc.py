@@ -229,6 +229,28 @@ def test_an_oversize_batch_is_split() -> None:
         assert destination.books()[Signal.TRACES] == Books(received=61, sent=60, failed=1)
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (grpc.StatusCode.OUT_OF_RANGE, "Error, decoded message length too large: found 5242880 bytes, the limit is: 4194304 bytes"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "grpc: received message larger than max (5242880 vs. 4194304)"),
+    ],
+    ids=["Rust", "Go"],
+)
+def test_every_servers_words_for_oversize_split_the_batch(code: grpc.StatusCode, words: str) -> None:
+    """Implementations of gRPC refuse an oversize request by different codes, which mean other things too: it arrives in halves."""
+    with GrpcReceiver([Reply(code, message=words)]) as receiver:
+        destination = OtlpDestination({Signal.TRACES: options_for(receiver.endpoint)}, backoff=Backoff(0.01, 0.05))
+        destination.start()
+        destination.offer(Signal.TRACES, spans(6))
+
+        assert destination.flush(20)
+        destination.stop()
+
+    assert destination.books()[Signal.TRACES] == Books(received=6, sent=6)
+    assert len(receiver.requests) == 3
+
+
 def test_a_retry_info_without_a_delay_leaves_the_pause_to_us() -> None:
     """It says that to try again makes sense, not that it should be done at once."""
     reply = Reply(grpc.StatusCode.UNAVAILABLE, trailers=(("google.rpc.retryinfo-bin", b""),))

@@ -20,7 +20,7 @@ RESPONSES: dict[Signal, type[ExportTraceServiceResponse] | type[ExportMetricsSer
 }
 WORDS_MAX = 240
 OVERSIZE = re.compile(r"larger than max|exceeds? (the )?max|too large", re.IGNORECASE)
-"""The words for "too large" of the gRPC implementations in C, Go and Java, which share one status code with "slow down"."""
+"""The words for "too large" of the gRPC implementations in C, Go, Java and Rust, which share their status codes with "slow down" and "later"."""
 
 
 def accepted(response: Response) -> Answer:

@@ -40,6 +40,8 @@ RETRIED = frozenset(
     }
 )
 """By the OTLP specification; RESOURCE_EXHAUSTED joins only with RetryInfo."""
+OVERSIZED = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE})
+"""What a request is refused with that is too large: the first by gRPC in C, Go and Java, the second in Rust. Both mean other things as well."""
 CHANNEL = (
     # gRPC's own pause between connection attempts grows to two minutes; ours decides, so its may not outlast it.
     ("grpc.initial_reconnect_backoff_ms", 250),
@@ -164,12 +166,9 @@ def _answer(error: Any, hint: str) -> Answer:
     code: grpc.StatusCode = error.code()
     trailers = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, bytes)}
     words = f"{code.name}: {error.details() or ''}"[:WORDS_MAX]
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        delay_s = retry_delay_s(trailers.get("grpc-status-details-bin"), trailers.get("google.rpc.retryinfo-bin"))
-        if delay_s is not None:
-            return Answer(Verdict.RETRY, words, retry_after_s=delay_s)
-        return Answer(Verdict.TOO_LARGE if OVERSIZE.search(words) else Verdict.REFUSED, words)
-    if code in RETRIED:
-        delay_s = retry_delay_s(trailers.get("grpc-status-details-bin"), trailers.get("google.rpc.retryinfo-bin"))
+    delay_s = retry_delay_s(trailers.get("grpc-status-details-bin"), trailers.get("google.rpc.retryinfo-bin"))
+    if code in OVERSIZED and delay_s is None and OVERSIZE.search(words):
+        return Answer(Verdict.TOO_LARGE, words)
+    if code in RETRIED or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and delay_s is not None):
         return Answer(Verdict.RETRY, words + (hint if code is grpc.StatusCode.UNAVAILABLE else ""), retry_after_s=delay_s)
     return Answer(Verdict.REFUSED, words)
