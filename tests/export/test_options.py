@@ -46,6 +46,8 @@ def test_paths_are_appended_to_the_general_endpoint_only(general: str, special: 
         ("http://c:4317", "", "http://c:4317", False),
         ("https://c:4317/ignored", "true", "https://c:4317", True),
         ("http://c", "", "http://c:4317", False),
+        ("https://c", "", "https://c:443", True),
+        ("https://[::1]:", "", "https://[::1]:443", True),
         ("c:4317", "", "c:4317", True),
         ("c:4317", "true", "c:4317", False),
         ("[::1]:4317", "true", "[::1]:4317", False),

@@ -176,12 +176,16 @@ def _http_endpoint(variables: _Variables) -> str:
 
 
 def _grpc_endpoint(variables: _Variables) -> str:
-    """An http(s) URL, `host:port`, or a target of gRPC's own name syntax (`dns:///host:port`, `unix:path`)."""
+    """An http(s) URL, `host:port`, or a target of gRPC's own name syntax (`dns:///host:port`, `unix:path`).
+
+    A URL without a port: https's own, which gRPC takes too, or the one of OTLP without TLS.
+    """
     variable, value = variables.find("ENDPOINT")
     if not value:
         return "http://localhost:4317"
     if (parts := _url(variable, value)) is not None:
-        return f"{parts.scheme}://{parts.netloc if parts.port else parts.netloc.rstrip(':') + ':4317'}"
+        port = "443" if parts.scheme == "https" else "4317"
+        return f"{parts.scheme}://{parts.netloc if parts.port else parts.netloc.rstrip(':') + ':' + port}"
     if GRPC_TARGET.fullmatch(value) or HOST_PORT.fullmatch(value):
         return value
     raise ExportError(
