@@ -56,6 +56,8 @@ READ_S = 1.0
 """Kernel counters are read and open requests are walked this often."""
 SETTLE_S = 0.5
 """At the end: how long an interval of metrics that is on its way may still take before the last one is made."""
+SEND_S = 1.5
+"""Of FINISH_S: what is left to the senders when the last interval, where it is larger than a queue, has been handed over."""
 FINISH_S = 3.5
 """From SIGTERM to the end of the senders; the rest of the five seconds is for what comes before and after."""
 ALIVE_S = 30.0
@@ -301,7 +303,7 @@ class Agent:
             pass
         books = self._kernel.read()
         self._line.flush()
-        self._interval.finish(min(deadline, time.monotonic() + SETTLE_S))
+        self._interval.finish(min(deadline, time.monotonic() + SETTLE_S), deadline - SEND_S)
         for one in self._outlets:
             one.finish(deadline)
         for one in self._outlets:

@@ -2,11 +2,13 @@
 
 Every destination has a lane of its own: while a request to it is still on its way, during an outage, say, no other is made for it, and the others
 go on. When it is back, its next interval holds everything. A request of which any part arrived counts as arrived, so nothing is sent twice.
+An interval larger than a destination's queue is handed over as the queue has room: one that drops nothing loses no series.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -31,7 +33,10 @@ class Table(Protocol):
 
 @dataclass(eq=False, slots=True)
 class _Lane:
-    """One destination, and what is on its way to it."""
+    """One destination, and what is on its way to it: one interval, of which `waiting` has found no room in the destination's queue yet.
+
+    So it holds no more bytes than the table may take (`MetricOptions.memory_bytes`), and one request of the agent's own.
+    """
 
     destination: Destination
     reader: Reader
@@ -39,18 +44,32 @@ class _Lane:
     is_delta: bool
     pending: Collection | None = None
     receipts: list[Receipt] = field(default_factory=list)
+    waiting: deque[Payload] = field(default_factory=deque)
 
     def settle(self) -> None:
-        if self.pending is not None and self.destination.is_idle(Signal.METRICS):
+        self.offer()
+        if self.pending is not None and not self.waiting and self.destination.is_idle(Signal.METRICS):
             self.pending.commit([receipt.is_signed for receipt in self.receipts])
             self.pending = None
 
     def begin(self, collection: Collection, own: tuple[bytes, int]) -> None:
         self.pending, self.receipts = collection, [Receipt() for _ in collection.payloads]
-        for payload, receipt in zip(collection.payloads, self.receipts, strict=True):
-            self.destination.offer(Signal.METRICS, Payload(payload.body, payload.items, receipt))
+        told = zip(collection.payloads, self.receipts, strict=True)
+        # What still waits of an interval before, at the end, is totals: these hold it.
+        self.waiting = deque(Payload(payload.body, payload.items, receipt) for payload, receipt in told)
         if own[1]:
-            self.destination.offer(Signal.METRICS, Payload(*own))
+            self.waiting.append(Payload(*own))
+        self.offer()
+
+    def offer(self, *, has_time: bool = True) -> None:
+        """Hands over what finds room; all of it where there is no time to wait for room: then the destination counts what it cannot keep."""
+        while self.waiting and (not has_time or self._has_room(self.waiting[0])):
+            self.destination.offer(Signal.METRICS, self.waiting.popleft())
+
+    def _has_room(self, payload: Payload) -> bool:
+        books = self.destination.books()[Signal.METRICS]
+        # In an empty queue there will not be more of it.
+        return not books.queued_bytes or books.queued_bytes + len(payload.body) <= books.max_bytes
 
 
 class Interval:
@@ -106,18 +125,27 @@ class Interval:
         self._begin([lane for lane in self._lanes if lane.pending is None], unix_ns)
 
     def settle(self) -> None:
-        """Commits what arrived, destination by destination; does nothing where it is still on its way."""
+        """Hands over what finds room by now, and commits what arrived, destination by destination."""
         for lane in self._lanes:
             lane.settle()
 
-    def finish(self, until_s: float) -> None:
-        """The last interval. What is on its way may take until `until_s` (monotonic); where it does not, differences would be sent twice, totals not."""
+    def finish(self, until_s: float, last_s: float) -> None:
+        """The last interval. What is on its way may take until `until_s` (monotonic); where it does not, differences would be sent twice, totals not.
+
+        Everything is handed over in the end: as there is room until `last_s`, and then whether there is room or not.
+        """
+        self._wait(lambda: self.is_settled, until_s)
+        self._begin([lane for lane in self._lanes if lane.pending is None or not lane.is_delta], time.time_ns())
+        self._wait(lambda: not any(lane.waiting for lane in self._lanes), last_s)
+        for lane in self._lanes:
+            lane.offer(has_time=False)
+
+    def _wait(self, is_done: Callable[[], bool], until_s: float) -> None:
         while True:
             self.settle()
-            if self.is_settled or time.monotonic() >= until_s:
-                break
+            if is_done() or time.monotonic() >= until_s:
+                return
             time.sleep(_LOOK_S)
-        self._begin([lane for lane in self._lanes if lane.pending is None or not lane.is_delta], time.time_ns())
 
     def _begin(self, lanes: Sequence[_Lane], unix_ns: int) -> None:
         if not lanes:

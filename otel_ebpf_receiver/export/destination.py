@@ -43,7 +43,7 @@ class Destination(Protocol):
         """Takes one request; never blocks, drops the oldest when full."""
 
     def is_idle(self, signal: Signal) -> bool:
-        """Whether nothing of `signal` is queued or on the wire: the next interval of metrics may be collected."""
+        """Whether nothing of `signal` is queued or on the wire: when all of an interval was offered, the next one may be collected."""
 
     def finish(self, deadline: float) -> None:
         """No more offers follow; what is queued must be out by `deadline` (`time.monotonic()`). Returns at once."""
@@ -52,7 +52,7 @@ class Destination(Protocol):
         """Waits for the deadline of `finish`, then gives up the rest and counts it. Safe twice and before `start()`."""
 
     def books(self) -> Mapping[Signal, Books]:
-        """The books of each signal."""
+        """The books of each signal. `queued_bytes` and `max_bytes` tell whether one more request finds room."""
 
 
 class LineDestination(Protocol):

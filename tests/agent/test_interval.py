@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from otel_ebpf_receiver.agent.influxdb import COLUMNS
 from otel_ebpf_receiver.agent.interval import Interval
 from otel_ebpf_receiver.export.destination import Destination, Signal
+from otel_ebpf_receiver.export.influxdb.exporter import InfluxDestination, InfluxOptions
 from otel_ebpf_receiver.export.otlp.exporter import OtlpDestination
 from otel_ebpf_receiver.export.otlp.options import OtlpOptions
 from otel_ebpf_receiver.export.prometheus.exporter import PrometheusDestination, PrometheusOptions
+from otel_ebpf_receiver.export.queue import QueueLimits
 from otel_ebpf_receiver.export.sender import Backoff
 from otel_ebpf_receiver.status import pages
 from otel_ebpf_receiver.telemetry.columns import Group, Instrument, Kind, Part, Points
@@ -27,6 +30,9 @@ from otel_ebpf_receiver.telemetry.resources import Resources
 from tests.export.receivers import HttpReceiver, Reply
 
 S = 1_000_000_000
+NARROW = 3_300_000
+"""Bytes of a queue that takes one full request, and not all of an interval of MANY series."""
+MANY = 30_000
 DURATION = Instrument("x.duration", "s", "How long.", (0.1, 1.0), is_duration=True)
 NONE = Sampled(np.zeros(0, np.intp), np.zeros((0, 16), np.uint8), np.zeros((0, 8), np.uint8), np.zeros(0, np.uint64))
 
@@ -90,10 +96,27 @@ def _until(holds: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def otlp(endpoint: str) -> OtlpDestination:
+def _has_settled(stage: Stage) -> bool:
+    """Whether everything collected has arrived; what finds room is handed over, as by the pipeline's loop."""
+    stage.interval.settle()
+    return stage.interval.is_settled
+
+
+def otlp(endpoint: str, limits: QueueLimits | None = None) -> OtlpDestination:
     """Metrics to a receiver, with short pauses between tries."""
     options = {Signal.METRICS: OtlpOptions(f"{endpoint}/v1/metrics")}
-    return OtlpDestination(options, backoff=Backoff(0.02, 0.05))
+    return OtlpDestination(options, backoff=Backoff(0.02, 0.05), limits=limits)
+
+
+def narrow(kind: str, endpoint: str) -> Destination:
+    """A destination of metrics whose queue takes NARROW bytes."""
+    limits = QueueLimits(metrics_max_bytes=NARROW)
+    if kind == "prometheus":
+        return PrometheusDestination(PrometheusOptions(port=0), limits=limits)
+    if kind == "influxdb":
+        options = InfluxOptions(endpoint, bucket="b")
+        return InfluxDestination(options, COLUMNS, signals=frozenset({Signal.METRICS}), limits=limits)
+    return otlp(endpoint, limits)
 
 
 def closed_port() -> int:
@@ -234,11 +257,73 @@ def test_the_end_sends_no_difference_twice() -> None:
         stage.pass_()
         stage.table.add(1)
 
-        stage.interval.finish(time.monotonic() + 0.05)
+        stage.interval.finish(time.monotonic() + 0.05, time.monotonic() + 0.1)
         books = destination.books()[Signal.METRICS]
         stage.end()
 
         assert books.received == offered
+
+
+@pytest.mark.parametrize("temporality", ["cumulative", "delta"])
+@pytest.mark.parametrize("kind", ["otlp", "prometheus", "influxdb"])
+def test_an_interval_larger_than_the_queue_arrives_whole(kind: str, temporality: Temporality) -> None:
+    """What finds no room waits for it: a destination that takes everything gets every series of every interval, once."""
+    with HttpReceiver() as receiver:
+        destination = narrow(kind, receiver.endpoint)
+        stage = Stage([destination], temporality)
+        for _ in range(2):
+            stage.table.add(1, series=MANY)
+            stage.pass_()
+            _until(partial(_has_settled, stage))
+        stage.end()
+
+    books = destination.books()[Signal.METRICS]
+    assert (books.received, books.sent, books.dropped) == (2 * MANY, 2 * MANY, 0)
+    assert stage.interval.late == 0
+
+
+def test_an_interval_larger_than_the_queue_is_on_its_way_until_its_last_request() -> None:
+    """A backend that was away for three intervals gets the rest of the first one, then all that came since; no observation is missing or told twice."""
+    port = closed_port()
+    destination = otlp(f"http://127.0.0.1:{port}", QueueLimits(metrics_max_bytes=NARROW))
+    stage = Stage([destination], "delta")
+    for _ in range(3):
+        stage.table.add(1, series=MANY)
+        stage.pass_()
+    during = destination.books()[Signal.METRICS]
+    with HttpReceiver(port=port) as back:
+        _until(partial(_has_settled, stage))
+        stage.pass_()
+        _until(partial(_has_settled, stage))
+        stage.end()
+
+    totals: dict[int, list[int]] = {}
+    for point in points(back):
+        totals.setdefault(point.attributes[0].value.int_value, []).append(point.count)
+    assert 0 < during.received < MANY
+    assert during.dropped == 0
+    assert totals == {which: [1, 2] for which in range(MANY)}
+    assert stage.interval.late == 2
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["a backend that takes it", "no backend"])
+def test_the_last_interval_is_handed_over_whole(is_there: bool) -> None:
+    """At the end too it is given as there is room; where there is none in time, the books say what became of the rest."""
+    with HttpReceiver() as receiver:
+        endpoint = receiver.endpoint if is_there else f"http://127.0.0.1:{closed_port()}"
+        destination = otlp(endpoint, QueueLimits(metrics_max_bytes=NARROW))
+        stage = Stage([destination], "delta")
+        stage.table.add(1, series=MANY)
+
+        now_s = time.monotonic()
+        stage.interval.finish(now_s, now_s + (20 if is_there else 0.1))
+        destination.finish(time.monotonic() + (20 if is_there else 0.1))
+        destination.stop()
+
+    books = destination.books()[Signal.METRICS]
+    assert books.is_balanced
+    assert (books.received, books.sent) == (MANY, MANY if is_there else 0)
+    assert (books.dropped > 0) == (not is_there)
 
 
 def test_every_collection_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
