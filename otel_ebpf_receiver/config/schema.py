@@ -354,9 +354,14 @@ class Otlp:
 class Queues:
     """What waits while a backend does not take it. The oldest goes first, counted."""
 
-    spans_bytes: int = key(32 * MIB, "Encoded spans.", unit="bytes", low=MIB)
-    metrics_bytes: int = key(8 * MIB, "Encoded metrics.", unit="bytes", low=MIB)
-    spans: int = key(0, "Number of spans, beside the bytes; 0: no such limit.", low=0, variables=("OTEL_BSP_MAX_QUEUE_SIZE",))
+    spans_bytes: int = key(32 * MIB, "Encoded spans.", unit="bytes", low=8 * MIB)
+    metrics_bytes: int = key(8 * MIB, "Encoded metrics.", unit="bytes", low=4 * MIB)
+    spans: int = key(
+        0,
+        "Number of spans, beside the bytes; 0: no such limit.",
+        low=0,
+        variables=("OTEL_BSP_MAX_QUEUE_SIZE",),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ exporters:
   metrics: [otlp, prometheus, influxdb]
   prometheus: {host: 127.0.0.1, port: 0}
   influxdb: {url: "http://127.0.0.1:9", bucket: b}
-  queues: {spans_bytes: 2MiB, metrics_bytes: 3MiB, spans: 7}
+  queues: {spans_bytes: 9MiB, metrics_bytes: 5MiB, spans: 7}
 """
 
 
@@ -35,7 +35,7 @@ def test_the_bounds_of_the_queues_are_those_of_every_exporter() -> None:
     for one in made:
         one.stop()
 
-    spans, metrics = (2 << 20, 7), (3 << 20, None)
+    spans, metrics = (9 << 20, 7), (5 << 20, None)
     assert bounds == {
         ("otlp", Signal.TRACES): spans,
         ("otlp", Signal.METRICS): metrics,

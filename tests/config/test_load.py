@@ -12,6 +12,7 @@ from otel_ebpf_receiver.config.key import declared
 from otel_ebpf_receiver.config.load import Flag, load, load_text
 from otel_ebpf_receiver.config.schema import Config, Route, Service, TapMode, Taps
 from otel_ebpf_receiver.errors import ConfigError
+from otel_ebpf_receiver.telemetry.wire import PAYLOAD_MAX_BYTES
 
 DEFAULT_FILE = Path(__file__).parents[2] / "config" / "otel-ebpf-receiver.yaml"
 
@@ -31,6 +32,14 @@ def config(text: str, **environ: str) -> Config:
 def test_nothing_at_all_is_the_default() -> None:
     """No file, an empty one and one of empty sections are the same."""
     assert load().config == config("") == config("# nothing\n") == config("http:\ntelemetry:\n") == Config()
+
+
+@pytest.mark.parametrize("name", ["spans_bytes", "metrics_bytes"])
+def test_a_queue_smaller_than_a_request_is_refused(name: str) -> None:
+    """It would take none of the full ones, ever."""
+    (problem,) = problems(f"exporters: {{queues: {{{name}: {PAYLOAD_MAX_BYTES}}}}}")
+
+    assert f"exporters.queues.{name}" in problem
 
 
 def test_the_shipped_file_explains_every_key_and_changes_none() -> None:
