@@ -6,6 +6,7 @@ requests go to sinks. Nothing here runs once per record.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
@@ -91,6 +92,8 @@ class TelemetryOptions:
     patience: PatienceOptions = field(default_factory=PatienceOptions)
     makes_spans: bool = True
     makes_metrics: bool = True
+    spans_at_once: int = sys.maxsize
+    """So many spans leave as soon as they wait, and no request holds more."""
 
 
 @dataclass(slots=True)
@@ -148,7 +151,7 @@ class Line:
         self._routes = Routes(options.routes, str(options.host.get(SERVICE_NAME, "")))
         self._sampling = Sampling(options.sampling)
         self._encoder = SpanEncoder()
-        self._outbox = Outbox(self._resources)
+        self._outbox = Outbox(self._resources, max_items=options.spans_at_once)
         self.red = Red(options.metrics, self._resources, start_unix_ns=start_unix_ns)
         self.ranks = Ranks({})
         """Preference of taps; whoever attaches taps replaces it whole."""
@@ -330,7 +333,7 @@ class Line:
             rows, pool = one.sampled.rows, feed.pools[one.kind]
             self.counts.spans += len(rows)
             groups = [group for group in (one.states.group(one.sampled), reasons(one.sampled)) if group is not None]
-            if len(rows) >= ENOUGH:
+            if len(rows) >= min(ENOUGH, self._options.spans_at_once):
                 self._encode_rows(one.kind, cast(SpanView, view).spans(one.kind, rows), who.of(rows), one.links, groups)
                 continue
             if not pool.belongs(who.workloads):
@@ -338,6 +341,12 @@ class Line:
             pool.add(Chosen(picked(records, rows), who.of(rows), one.links, *known(groups, len(rows))))
             if pool.is_full:
                 self._empty(feed, one.kind)
+        if self._spans_waiting >= self._options.spans_at_once:
+            self.flush()
+
+    @property
+    def _spans_waiting(self) -> int:
+        return len(self._outbox) + sum(len(pool) for feed in self._feeds for pool in feed.pools.values())
 
     def _empty(self, feed: _Feed, kind: Kind) -> None:
         """Encodes what was chosen to be a span and waits."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,7 @@ def own_attributes(config: Config) -> dict[str, str | int]:
 def telemetry_options(config: Config, *, is_cluster: bool = False) -> TelemetryOptions:
     """What the line is told. Without `ids.key` the key is random until a cluster is known: ids of this agent then agree with nobody's."""
     chosen = exporters(config)
+    bound = config.exporters.queues.spans
     key = hashlib.blake2b(config.ids.key.encode(), digest_size=KEY_BYTES).digest() if config.ids.key else os.urandom(KEY_BYTES)
     return TelemetryOptions(
         id_key=key,
@@ -77,6 +79,8 @@ def telemetry_options(config: Config, *, is_cluster: bool = False) -> TelemetryO
         patience=PatienceOptions(wait_ns=round(config.kubernetes.wait_s * 1e9)),
         makes_spans=any(name != "console" for name in chosen[Signal.TRACES]),
         makes_metrics=any(name != "console" for name in chosen[Signal.METRICS]),
+        # As the SDKs do by default (512 of 2048): a queue bounded by its spans must never be offered more at once than it holds.
+        spans_at_once=max(1, bound // 4) if bound else sys.maxsize,
     )
 
 

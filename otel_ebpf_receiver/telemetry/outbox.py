@@ -5,6 +5,7 @@ Bounded by construction: what reaches the size of one request leaves at once.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,13 +29,16 @@ class _Box:
 
 
 class Outbox:
-    """Spans on their way into requests of at most PAYLOAD_MAX_BYTES."""
+    """Spans on their way into requests of at most PAYLOAD_MAX_BYTES, and of at most `max_items` spans."""
 
-    def __init__(self, resources: Resources, max_bytes: int = PAYLOAD_MAX_BYTES) -> None:
+    def __init__(self, resources: Resources, max_bytes: int = PAYLOAD_MAX_BYTES, *, max_items: int = sys.maxsize) -> None:
         self._resources = resources
-        self._max_bytes = max_bytes
+        self._max_bytes, self._max_items = max_bytes, max_items
         self._boxes: dict[int, _Box] = {}
         self._bytes = self._items = 0
+
+    def __len__(self) -> int:
+        return self._items
 
     @property
     def used(self) -> set[int]:
@@ -55,6 +59,7 @@ class Outbox:
                 before = int(ends[start - 1]) if start else 0
                 room = self._max_bytes - self._bytes - (0 if number in self._boxes else _OVERHEAD_BYTES)
                 fit = int(np.searchsorted(ends[start:stop], before + room, side="right"))
+                fit = min(fit, self._max_items - self._items)
                 # A single span larger than a request cannot be; an empty box takes at least one, so that this ends.
                 fit = max(fit, 0 if self._items else 1)
                 if fit:

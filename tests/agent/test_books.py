@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 
+from otel_ebpf_receiver.agent import options
 from otel_ebpf_receiver.agent.interval import Interval
+from otel_ebpf_receiver.config.load import load_text
 from otel_ebpf_receiver.export.destination import Signal
 from otel_ebpf_receiver.export.otlp.exporter import OtlpDestination
 from otel_ebpf_receiver.export.otlp.options import OtlpOptions
@@ -86,8 +88,8 @@ def batch(number: int) -> np.ndarray[tuple[int], np.dtype[np.void]]:
 def test_the_sum_holds_at_every_stage(fault: Fault, temporality: str) -> None:
     """Records, spans, observations, the books of both signals and the receiver's own count: nothing is missing and nothing is there twice."""
     receiver = HttpReceiver(fault.answers, max_body=fault.max_body)
-    options = {signal: OtlpOptions(f"{receiver.endpoint}/v1/{signal}", timeout_s=2.0) for signal in Signal}
-    destination = OtlpDestination(options, backoff=Backoff(0.02, 0.05), limits=fault.limits)
+    each = {signal: OtlpOptions(f"{receiver.endpoint}/v1/{signal}", timeout_s=2.0) for signal in Signal}
+    destination = OtlpDestination(each, backoff=Backoff(0.02, 0.05), limits=fault.limits)
     telemetry = TelemetryOptions(bytes(16), {"service.name": "x"}, sampling=SamplingOptions("traceidratio", 0.8, spans_per_second=0))
     http = HttpOptions(ignored_agents=("probe",))
     feed = Feed(*(batch(number) for number in range(ROUNDS)))
@@ -132,6 +134,33 @@ def test_the_sum_holds_at_every_stage(fault: Fault, temporality: str) -> None:
     assert (books[Signal.TRACES].dropped > 0) == (fault.limits != QueueLimits())
     if fault.returns and fault.max_body != 100:
         assert _observed(receivers, temporality) == exchanges
+
+
+def test_a_queue_bounded_by_its_spans_loses_none_to_a_backend_that_keeps_up() -> None:
+    """`OTEL_BSP_MAX_QUEUE_SIZE` bounds an outage: spans leave before more of them wait than the queue may hold, however they come."""
+    config = load_text("", "", {"OTEL_BSP_MAX_QUEUE_SIZE": "2048", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}).config
+    telemetry = replace(options.telemetry_options(config), sampling=SamplingOptions("always_on", spans_per_second=0))
+    sizes = [60] * 20 + [700, 3, 500, 511, 512] + [1] * 5
+    feed = Feed(*(make(*({"request_seq": 1000 * number + row} for row in range(size))) for number, size in enumerate(sizes)))
+    with HttpReceiver() as receiver:
+        destination = OtlpDestination(
+            {Signal.TRACES: OtlpOptions(f"{receiver.endpoint}/v1/traces")},
+            limits=QueueLimits(spans_max_items=config.exporters.queues.spans),
+        )
+        destination.start()
+        line = Line(telemetry, [(source(HttpOptions()), feed)], Known(), UnixClock(), start_unix_ns=START_NS)
+        line.sinks = [ToTraces(destination)]
+        for number in range(len(sizes)):
+            line.run(now_ns=NOW + number * 100 * MS, is_last=number == len(sizes) - 1)
+            _until_idle(destination)
+        line.flush()
+        _until_idle(destination)
+        destination.stop()
+
+    books = destination.books()[Signal.TRACES]
+    assert receiver.spans == line.counts.spans == 2 * sum(sizes)
+    assert (books.received, books.sent, books.dropped) == (2 * sum(sizes), 2 * sum(sizes), 0)
+    assert max(sum(len(scope.spans) for scope in resource.scope_spans) for resource in receiver.traces) <= 512
 
 
 def _until_idle(destination: OtlpDestination) -> None:

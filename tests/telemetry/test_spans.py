@@ -159,6 +159,20 @@ def test_requests_stay_below_their_size_and_count_their_spans() -> None:
         assert sum(len(scope.spans) for resource in parsed.resource_spans for scope in resource.scope_spans) == payload.items
 
 
+def test_requests_hold_no_more_spans_than_they_may() -> None:
+    """Where the number of spans is bounded, a large batch leaves in requests of that many, and what is left waits."""
+    batch, resources = Batch(1000, 4), new_resources()
+    spans = SpanEncoder().encode(batch.columns(), batch.links, resources.numbers(WORKLOADS, batch.owner))
+    box = Outbox(resources, max_items=128)
+
+    payloads = box.add(spans)
+
+    assert {payload.items for payload in payloads} == {128}
+    assert sum(payload.items for payload in payloads) + len(box) == 1000
+    assert len(box) <= 128
+    assert sum(payload.items for payload in box.flush()) == 1000 - 128 * len(payloads)
+
+
 def test_resources_that_nobody_uses_are_forgotten() -> None:
     """Churn of workloads leaves nothing behind, and numbers are not used again."""
     resources = new_resources()
