@@ -12,7 +12,7 @@ import pytest
 
 from tests.replay import live
 from tests.replay.capture_files import Kept, pcap
-from tests.wire.packets import ACK, PSH, SYN, ipv4, tcp
+from tests.wire.packets import ACK, FIN, PSH, SYN, ipv4, tcp
 
 COMMAND = (sys.executable, "-c", "from otel_ebpf_receiver.cli import main; raise SystemExit(main())", "replay")
 PATIENCE_S = 120
@@ -24,8 +24,8 @@ def run(path: Path) -> tuple[int, list[dict[str, Any]], str]:
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
-def many(path: Path, count: int) -> None:
-    """A raw IP capture of one connection with so many exchanges."""
+def many(path: Path, count: int, *, kept: int = 65535, is_ended: bool = False) -> None:
+    """A raw IP capture of one connection with so many exchanges, of each packet at most `kept` bytes."""
     asked, answered = b"GET /%08d HTTP/1.1\r\nHost: h\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
     size = len(asked % 0)
     ends = (("10.0.0.1", "10.0.0.2"), ("10.0.0.2", "10.0.0.1"))
@@ -33,7 +33,10 @@ def many(path: Path, count: int) -> None:
     for n in range(count):
         packets.append(ipv4(*ends[0], tcp(5000, 80, n * size, n * len(answered), ACK | PSH, asked % n)))
         packets.append(ipv4(*ends[1], tcp(80, 5000, n * len(answered), (n + 1) * size, ACK | PSH, answered)))
-    path.write_bytes(pcap([Kept(10**18 + n * 1000, packet) for n, packet in enumerate(packets)], link_type=101))
+    if is_ended:
+        packets.append(ipv4(*ends[0], tcp(5000, 80, count * size, count * len(answered), ACK | FIN)))
+        packets.append(ipv4(*ends[1], tcp(80, 5000, count * len(answered), count * size + 1, ACK | FIN)))
+    path.write_bytes(pcap([Kept(10**18 + n * 1000, packet[:kept], len(packet)) for n, packet in enumerate(packets)], link_type=101))
 
 
 def test_each_exchange_is_one_object_with_the_times_of_the_capture(tmp_path: Path) -> None:
@@ -65,6 +68,18 @@ def test_real_traffic_gives_what_tshark_finds(captures: dict[str, Path]) -> None
     assert [(str(found["client.port"]), str(found["http.response.status_code"])) for found in objects] == [
         tuple(row.split("\t")) for row in rows.splitlines()
     ]
+
+
+def test_exchanges_that_were_given_up_are_told_with_the_reason(tmp_path: Path) -> None:
+    """A capture that left out the ends of long packets gives no exchange, and the line says of how many requests and why."""
+    path = tmp_path / "a.pcap"
+    many(path, 3, kept=76, is_ended=True)
+
+    code, objects, messages = run(path)
+
+    assert (code, objects) == (0, [])
+    assert "0 exchanges" in messages
+    assert "0 records lost; not told: http_given_up 3, http_resync_truncated 3\n" in messages
 
 
 def test_broken_file_is_told_after_what_was_good(tmp_path: Path) -> None:
