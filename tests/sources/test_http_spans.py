@@ -230,6 +230,60 @@ def test_configured_headers_are_attributes_and_tell_the_client(headers: tuple[st
         assert found.get(f"http.request.header.{name}") == ([value] if value else None)
 
 
+LONG = "proto=https;host=" + "a" * 25 + ".example;for="
+
+
+@pytest.mark.parametrize(
+    ("headers", "slots", "client"),
+    [
+        (("forwarded",), (LONG + "192.0.2.43",), "10.0.0.1"),
+        (("forwarded", "x-forwarded-for"), (LONG + "192.0.2.43", "203.0.113.9, " + "9" * 90), "203.0.113.9"),
+        (("forwarded",), (LONG + '"[2001:db8::1]"',), "10.0.0.1"),
+        (("forwarded",), ("for=192.0.2.43;host=" + "a" * 90,), "192.0.2.43"),
+        (("forwarded",), (LONG + "192.0.2.4",), "192.0.2.4"),
+        (("x-forwarded-for",), ("9" * 90,), "10.0.0.1"),
+        (("x-forwarded-for",), (" " * 60 + "192.0.2.43",), "10.0.0.1"),
+        (("x-forwarded-for",), ("192.0.2.43, " + "9" * 300,), "192.0.2.43"),
+        (("x-forwarded-for",), ("9" * 64,), "9" * 64),
+    ],
+)
+def test_a_header_that_was_cut_gives_no_part_of_an_address(headers: tuple[str, ...], slots: tuple[str, ...], client: str) -> None:
+    """Where 64 bytes end inside the address of the client, it is told as without the header; what stands whole before the cut counts."""
+    ran = run(make({"slots": slots}, slots=len(slots)), options=HttpOptions(headers=headers))
+
+    assert ran.attributes(SERVER)["client.address"] == client
+
+
+def test_whether_a_header_was_cut_is_told_row_by_row() -> None:
+    """Of two values that begin with the same 64 bytes the whole one gives the address, the cut one does not."""
+    whole, cut = LONG + "192.0.2.4", LONG + "192.0.2.43"
+    ran = run(make({"slots": (whole,)}, {"slots": (cut,)}, slots=1), options=HttpOptions(headers=("forwarded",)))
+
+    clients = [span["attributes"]["client.address"] for span in ran.spans if span["kind"] == SERVER]
+    assert clients == ["192.0.2.4", "10.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("value", "client"),
+    [
+        ('host="a;for=6.6.6.6";for=1.2.3.4', "1.2.3.4"),
+        (r'host="a\";for=6.6.6.6";for=1.2.3.4', "1.2.3.4"),
+        (r'for="1.2.3.\4"', "1.2.3.4"),
+        ('secret=";for=6.6.6.6', "10.0.0.1"),
+        ('for="6.6.6.6', "10.0.0.1"),
+        ('"for=6.6.6.6";for=1.2.3.4', "1.2.3.4"),
+        ("by=for;For = 1.2.3.4", "1.2.3.4"),
+        ("notfor=6.6.6.6, for=1.2.3.4", "1.2.3.4"),
+        ("for=,for=1.2.3.4", "1.2.3.4"),
+    ],
+)
+def test_what_is_quoted_in_forwarded_is_text(value: str, client: str) -> None:
+    """A quoted string is stepped over as a whole, escapes in it are undone, and one that does not end names nobody."""
+    ran = run(make({"slots": (value,)}, slots=1), options=HttpOptions(headers=("forwarded",)))
+
+    assert ran.attributes(SERVER)["client.address"] == client
+
+
 def test_ignored_agents_make_no_spans_but_count() -> None:
     """A health probe's User-Agent gives metrics and no span, and is counted."""
     ran = run(make({"agent": "kube-probe/1.30"}, {"agent": "curl"}), options=HttpOptions(ignored_agents=("kube-probe/*",)))

@@ -9,7 +9,7 @@ import numpy as np
 
 from otel_ebpf_receiver.sources.http import names
 from otel_ebpf_receiver.sources.http.authority import address_text
-from otel_ebpf_receiver.sources.http.record import METHODS, Error, Flag, Side
+from otel_ebpf_receiver.sources.http.record import METHODS, TEXT, Error, Flag, Side
 from otel_ebpf_receiver.sources.source import Rows
 from otel_ebpf_receiver.telemetry.columns import AttributeValue, Kind, Part
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _FLAGS = tuple((int(flag), str(flag.name).lower()) for flag in Flag)
 _ERRORS = {Error.RESET: "connection_reset", Error.CLOSED: "connection_closed"}
 _SIDES = {Side.CLIENT: "client", Side.SERVER: "server"}
-_FORWARDED_FOR = re.compile(r'(?:^|[;,\s])for\s*=\s*(?:"([^"]*)"|([^;,\s"]+))', re.IGNORECASE)
+_FORWARDED_PAIR = re.compile(r'(?:([^=;,\s"]+)\s*=\s*)?(?:"((?:[^"\\]|\\.)*)("?)|([^=;,\s"]+))')
+"""RFC 7239, section 4: what is in quotes, closed or not, is text."""
+_ESCAPED = re.compile(r"\\(.)")
 _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d+)?|([0-9.]+):\d+")
 
 
@@ -68,7 +70,7 @@ class Describe:
         out: dict[str, AttributeValue] = {names.PEER_ADDRESS: address}
         headers = self._headers(at)
         if is_server:
-            out[names.CLIENT_ADDRESS] = _client(headers) or address
+            out[names.CLIENT_ADDRESS] = _client(headers, self._cut(at)) or address
         out |= {names.REQUEST_HEADER + name: (value,) for name, value in headers.items()}
         other = int((view.who.client if is_server else view.who.server)[at])
         agent = view.agent[at].tobytes().rstrip(b"\0")
@@ -113,18 +115,36 @@ class Describe:
         found = {name: bytes(slot).decode("utf-8", "replace") for name, slot in zip(view.options.headers, slots, strict=False)}
         return {name: value for name, value in found.items() if value}
 
+    def _cut(self, at: int) -> frozenset[str]:
+        """Headers of which not all was kept."""
+        lengths = self._view.records["slot_len"][at].tolist()
+        return frozenset(name for name, length in zip(self._view.options.headers, lengths, strict=False) if length > TEXT)
+
 
 def flag_names(flags: int) -> tuple[str, ...]:
     return tuple(name for flag, name in _FLAGS if flags & flag)
 
 
-def _client(headers: dict[str, str]) -> str:
-    """The address of the client that the first proxy saw: Forwarded (RFC 7239), else X-Forwarded-For."""
-    if "forwarded" in headers:
-        found = _FORWARDED_FOR.search(headers["forwarded"])
-        if found is not None:
-            return _without_port(found[1] or found[2])
-    return _without_port(headers.get("x-forwarded-for", "").partition(",")[0].strip())
+def _client(headers: dict[str, str], cut: frozenset[str]) -> str:
+    """The address of the client that the first proxy saw: Forwarded (RFC 7239), else X-Forwarded-For. Of a `cut` header the end may be a part."""
+    found = _forwarded_for(headers.get("forwarded", ""), is_cut="forwarded" in cut)
+    if not found:
+        found, comma, _ = headers.get("x-forwarded-for", "").partition(",")
+        if not comma and "x-forwarded-for" in cut:
+            return ""
+    return _without_port(found.strip())
+
+
+def _forwarded_for(text: str, *, is_cut: bool) -> str:
+    for pair in _FORWARDED_PAIR.finditer(text):
+        name, quoted, closed, token = pair.groups()
+        if name is None or name.lower() != "for":
+            continue
+        if token is not None:
+            return "" if is_cut and pair.end() == len(text) else token
+        if closed:
+            return _ESCAPED.sub(r"\1", quoted)
+    return ""
 
 
 def _without_port(text: str) -> str:

@@ -19,7 +19,7 @@ from otel_ebpf_receiver.sources.http.authority import Named
 from otel_ebpf_receiver.sources.http.caches import IGNORED, Caches
 from otel_ebpf_receiver.sources.http.instruments import ACTIVE, measured
 from otel_ebpf_receiver.sources.http.options import HttpOptions
-from otel_ebpf_receiver.sources.http.record import METHODS, Error, Side, matrix
+from otel_ebpf_receiver.sources.http.record import METHODS, TEXT, Error, Side, matrix
 from otel_ebpf_receiver.sources.http.startlines import StartLines
 from otel_ebpf_receiver.sources.http.target import Picked
 from otel_ebpf_receiver.sources.source import Offsets, Rows
@@ -282,7 +282,9 @@ class HttpView:
     def _slot_words(self, at: Picked) -> U64:
         if not self.options.headers:
             return np.zeros((0, len(self.status[at])), np.uint64)
-        return words(np.ascontiguousarray(as_bytes(self.records["slots"])[at]))
+        # Beside the texts whether each was cut, which its end is judged by.
+        cut = np.ascontiguousarray(self.records["slot_len"][at] > TEXT).view(np.uint32)[:, 0]
+        return np.concatenate((words(np.ascontiguousarray(as_bytes(self.records["slots"])[at])), cut[None, :]))
 
     def _integers(self, kind: Kind, at: Picked) -> list[Integers]:
         records = self.records
