@@ -45,7 +45,12 @@ SPAN = (
     Attribute(http.URL_TEMPLATE, CLIENT, "by `telemetry.routes` or templating", "The same on the asking side."),
     Attribute(http.URL_SCHEME, SERVER, "always", "`http`; `https` where an absolute target says so."),
     Attribute(http.URL_PATH, SERVER, "but for CONNECT", "The path, up to `http.target_bytes`."),
-    Attribute(http.URL_QUERY, SERVER, "`telemetry.query.enabled`", "The query, with secrets masked."),
+    Attribute(
+        http.URL_QUERY,
+        SERVER,
+        "`telemetry.query.enabled`",
+        "The query, with secrets masked: tokens, passwords, keys, signatures by the names in `telemetry.query.masked`.",
+    ),
     Attribute(http.URL_FULL, CLIENT, "always", "The URL; with its query only where queries are on."),
     Attribute(http.PROTOCOL_VERSION, BOTH, "always", "`1.0` or `1.1`."),
     Attribute(
@@ -53,7 +58,10 @@ SPAN = (
     ),
     Attribute(http.SERVER_PORT, BOTH, "always", "The port in Host, else the scheme's default; without a usable Host the connection's."),
     Attribute(
-        http.CLIENT_ADDRESS, SERVER, "always", "The peer; with the header configured the first address of Forwarded or X-Forwarded-For."
+        http.CLIENT_ADDRESS,
+        SERVER,
+        "always",
+        "The peer; with the header configured the first address of Forwarded or X-Forwarded-For, if it stands whole in the kept bytes.",
     ),
     Attribute(http.PEER_ADDRESS, BOTH, "always", "The other end as the wire shows it."),
     Attribute(http.PEER_PORT, BOTH, "always", "Its port."),

@@ -6,12 +6,14 @@ import contextlib
 
 import pytest
 
+from otel_ebpf_receiver.agent.options import http_options
 from otel_ebpf_receiver.config.load import load, load_text
 from otel_ebpf_receiver.config.options import exporters, metric_options, otlp_signals, route_options, sampling_options
 from otel_ebpf_receiver.config.schema import Config
 from otel_ebpf_receiver.errors import ConfigError
 from otel_ebpf_receiver.export.destination import Signal
 from otel_ebpf_receiver.export.otlp.options import OtlpOptions
+from otel_ebpf_receiver.sources.http.options import HttpOptions
 from otel_ebpf_receiver.telemetry.red import MetricOptions
 from otel_ebpf_receiver.telemetry.routes import RouteOptions, RoutePattern
 from otel_ebpf_receiver.telemetry.sampling import SamplingOptions
@@ -25,6 +27,7 @@ def test_defaults_are_the_same_on_both_sides() -> None:
     assert sampling_options(Config()) == SamplingOptions()
     assert metric_options(Config()) == MetricOptions()
     assert route_options(Config()) == RouteOptions()
+    assert http_options(Config()) == HttpOptions(ignored_agents=Config().telemetry.spans.ignored_agents)
 
 
 def test_values_arrive() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from otel_ebpf_receiver.sources.http.options import HttpOptions
+from otel_ebpf_receiver.sources.http.redact import Masks
 from otel_ebpf_receiver.telemetry.routes import RouteOptions, RoutePattern
 from otel_ebpf_receiver.telemetry.sampling import SamplingOptions
 from otel_ebpf_receiver.telemetry.workload import Workload
@@ -175,6 +176,33 @@ def test_queries_are_exported_where_asked_for_and_masked() -> None:
     assert sorted(str(found.get("url.query")) for found in servers) == sorted(["None", first, third])
     host = "http://shop.example:8080"
     assert sorted(clients) == [f"{host}/a?{first}", f"{host}/b", f"{host}/c?{third}"]
+
+
+SECRET = (
+    "refresh_token", "id_token", "auth_token", "session_token", "private_token", "csrf_token", "access-token", "accessToken", "client_secret",
+    "new_password", "pwd", "passwd", "user%5Bpassword%5D", "user[password]", "jwt", "api-key", "api_key", "apiKey", "X-API-Key", "sas_sig", "sig",
+    "Signature", "auth", "authorization", "code", "key", "AWSAccessKeyId", "X-Amz-Credential", "X-Goog-Date", "secret", "p%61ss",
+)  # fmt: skip
+PLAIN = ("id", "q", "author", "page", "design", "passenger", "keyword", "country_code", "monkey", "session", "signal")
+
+
+def test_usual_names_of_secrets_are_masked() -> None:
+    """Tokens, passwords, keys and signatures by the names that they usually have, in any spelling; names that only look like them are shown."""
+    targets = [f"/?{name}=v" for name in SECRET + PLAIN]
+
+    ran = run(make(*({"target": target} for target in targets)), options=HttpOptions(query=True))
+
+    shown = [span["attributes"]["url.query"] for span in ran.spans if span["kind"] == SERVER]
+    assert shown == [f"{name}=REDACTED" for name in SECRET] + [f"{name}=v" for name in PLAIN]
+
+
+def test_names_of_parameters_are_remembered_and_forgotten() -> None:
+    """A name is judged alike however often it comes, and whatever number of others came between."""
+    masks = Masks(("*token*",))
+
+    for _ in range(2):
+        assert masks.redact([f"token{number}=1&x{number}=2" for number in range(5000)])[4321] == "token4321=REDACTED&x4321=2"
+        assert masks.redact(["token1=1&x1=2"]) == ["token1=REDACTED&x1=2"]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from otel_ebpf_receiver.sources.http import record
 
 MASKED = (
-    "access_token", "api_key", "apikey", "auth", "code", "key", "passwd", "password", "secret", "sig", "signature", "token",
-    "AWSAccessKeyId", "X-Amz-*", "X-Goog-*",
+    "*token*", "*passw*", "pass", "passcode", "passphrase", "pwd", "*secret*", "*signature*", "sig", "*[_-]sig", "key", "*api?key*",
+    "*apikey*", "*access?key*", "*accesskey*", "*private?key*", "code", "auth", "auth[!o]*", "authorization", "oauth*", "*credential*",
+    "*csrf*", "*xsrf*", "*sess*id", "jwt", "AWSAccessKeyId", "X-Amz-*", "X-Goog-*",
 )  # fmt: skip
 """Query parameters whose values are masked: tokens, passwords, signatures, and those the conventions name."""
 SIZE_BOUNDS = (0, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216)
