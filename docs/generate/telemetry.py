@@ -89,7 +89,7 @@ FLAGS = {
     Flag.INTERIM: "There were 1xx responses before the final one.",
 }
 RESOURCE = (
-    (names.SERVICE_NAME, "The workload; `unknown_service` (or OTEL_SERVICE_NAME) for host traffic that has no name."),
+    (names.SERVICE_NAME, "The workload; `unknown_service` (or `telemetry.service_name`) for host traffic that has no name."),
     (names.SERVICE_NAMESPACE, "Where known."),
     (
         "service.instance.id",
@@ -183,7 +183,7 @@ def _metrics() -> Iterator[str]:
 
 def _own() -> Iterator[str]:
     yield (
-        "Over OTLP as a Resource of its own (`service.name` is `otel-ebpf-receiver`, unless OTEL_SERVICE_NAME says otherwise), and on the status\n"
+        "Over OTLP as a Resource of its own (`service.name` is `otel-ebpf-receiver`, unless `telemetry.service_name` says otherwise), and on the status\n"
         "server's `/metrics` in Prometheus' names.\n"
     )
     rows = []

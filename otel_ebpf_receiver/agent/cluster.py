@@ -44,6 +44,7 @@ def find(config: Config) -> Access | None:
 
 def follow(config: Config, access: Access, directory: Directory, own_addresses: Iterable[bytes]) -> Cluster:
     """The cluster behind `directory`, not started. Raises `KubernetesError` when the access cannot be used as it is written."""
+    from otel_ebpf_receiver.agent.options import given_service_name
     from otel_ebpf_receiver.export.http.user_agent import user_agent
     from otel_ebpf_receiver.identity.kubernetes import attributes, rows
     from otel_ebpf_receiver.identity.kubernetes.client import Api
@@ -62,7 +63,7 @@ def follow(config: Config, access: Access, directory: Directory, own_addresses: 
         exclude=wanted.namespaces.exclude,
         grace_ns=round(wanted.grace_s * 1e9),
         agents_service=wanted.agents_service,
-        node_service_name=config.telemetry.service_name,
+        node_service_name=given_service_name(config),
         drops_instrumented_spans=wanted.instrumented.spans == "drop",
         own_addresses=tuple(own_addresses),
     )

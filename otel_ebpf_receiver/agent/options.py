@@ -41,11 +41,16 @@ def agent_version() -> str:
         return "0"
 
 
+def given_service_name(config: Config) -> str:
+    """service.name as the user gives it to what has no name of its own; empty: not at all. As the specification of the SDKs orders the two."""
+    return config.telemetry.service_name or config.telemetry.resource_attributes.get(names.SERVICE_NAME, "")
+
+
 def host_attributes(config: Config, *, is_cluster: bool = False) -> dict[str, AttributeValue]:
     """What names traffic that no workload is known for. `is_cluster`: Kubernetes is on; then it is this node's at least."""
     host = config.kubernetes.node_name if is_cluster else socket.gethostname()
     named: dict[str, AttributeValue] = {
-        names.SERVICE_NAME: config.telemetry.service_name or UNKNOWN_SERVICE,
+        names.SERVICE_NAME: given_service_name(config) or UNKNOWN_SERVICE,
         INSTANCE_ID: host,
         HOST_NAME: host,
     }
@@ -55,7 +60,7 @@ def host_attributes(config: Config, *, is_cluster: bool = False) -> dict[str, At
 def own_attributes(config: Config) -> dict[str, str | int]:
     """What names the agent's own telemetry."""
     own = {
-        names.SERVICE_NAME: config.telemetry.service_name or PACKAGE,
+        names.SERVICE_NAME: given_service_name(config) or PACKAGE,
         "service.version": agent_version(),
         INSTANCE_ID: socket.gethostname(),
         HOST_NAME: socket.gethostname(),

@@ -282,7 +282,9 @@ class Telemetry:
         "", "Names the agent's own telemetry and host traffic that has no name; never a known workload.", variables=("OTEL_SERVICE_NAME",)
     )
     resource_attributes: Mapping[str, str] = table(
-        _NOTHING, "Added to every Resource; overrides no identity.", variables=("OTEL_RESOURCE_ATTRIBUTES",)
+        _NOTHING,
+        "Added to every Resource; overrides no identity. Its service.name counts as `service_name` where that is not set.",
+        variables=("OTEL_RESOURCE_ATTRIBUTES",),
     )
     routes: tuple[Route, ...] = key((), "Path patterns that give http.route and url.template. The first that matches wins.")
     templating: Templating = section(Templating, "Guessed routes.")

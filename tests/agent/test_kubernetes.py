@@ -188,6 +188,22 @@ def test_a_pod_is_waited_for(tmp_path: Path) -> None:
     assert 'fate="waited"' in metrics
 
 
+def test_a_service_name_among_the_resource_attributes(tmp_path: Path) -> None:
+    """It names the agent and what the node itself does, as OTEL_SERVICE_NAME would; a pod keeps its own."""
+    with one_node(tmp_path) as (made, node):
+        front = node.pod("front")
+        with serving(front), made.watched(env={"OTEL_RESOURCE_ATTRIBUTES": "service.name=edge,team=red"}) as (watching,):
+            until(lambda: watching.page("/readyz") == "ready\n200", "everything is known")
+            load(node.ns.command(), f"http://{front.address}:{PORT}/named", 4)
+            assert watching.stop() == 0
+
+    assert told(watching, "/named") == {("C", node.name): 4, ("S", front.uid): 4}
+    names = {(key.value.string_value) for one in watching.receiver.traces for key in one.resource.attributes if key.key == "service.name"}
+    assert names == {"edge", "front"}
+    own = {(key.value.string_value) for one in watching.receiver.metrics for key in one.resource.attributes if key.key == "service.name"}
+    assert own == {"edge", "front"}
+
+
 def test_who_is_left_out(tmp_path: Path) -> None:
     """Opted out by annotation: nothing. Kubelet's probes: no spans, but metrics. Instrumented already: neither, and each is counted."""
     with one_node(tmp_path) as (made, node):
