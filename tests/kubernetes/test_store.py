@@ -289,6 +289,7 @@ def test_a_pod_that_opts_out_where_it_is_is_left_out() -> None:
         ({}, "shop", {objects.ENABLED: "false"}, {}, False),
         ({}, "shop", {}, {objects.ENABLED: "false"}, False),
         ({}, "shop", {objects.ENABLED: "false"}, {objects.ENABLED: "true"}, True),
+        ({}, "shop", {}, {objects.ENABLED: " False"}, False),
     ],
 )
 def test_namespaces_and_annotations_select(
@@ -319,6 +320,31 @@ def test_injected_and_exporting_pods_are_instrumented() -> None:
     assert not world.store.mark_exporting("uid-plain", Trait.TRACED)
     assert instrumented() == [True, True, True, False]
     assert not world.traits("10.1.0.2") & Trait.ASKS_AUDIBLY
+
+
+@pytest.mark.parametrize(
+    ("on_space", "on_pod", "is_instrumented"),
+    [
+        (None, "False", False),
+        (None, "FALSE", False),
+        (None, " false", False),
+        (None, "True", True),
+        (None, "", False),
+        ("true", "", True),
+        ("true", " ", True),
+        ("False", "", False),
+        ("true", "False", False),
+        ("False", "true", True),
+    ],
+)
+def test_injection_is_read_as_by_its_operator(on_space: str | None, on_pod: str, is_instrumented: bool) -> None:
+    """Whatever the case of false; what is empty on the pod is said by its namespace."""
+    world = World()
+    inject = objects.INJECT_PREFIX + "python"
+    world.put(NAMESPACES, cluster.namespace("shop", {} if on_space is None else {inject: on_space}))
+    world.put(PODS, cluster.pod("one", "10.1.0.2", annotations={inject: on_pod}))
+
+    assert bool(world.traits("10.1.0.2") & Trait.INSTRUMENTED) is is_instrumented
 
 
 def test_owners_are_asked_for_once_and_change_the_resource() -> None:

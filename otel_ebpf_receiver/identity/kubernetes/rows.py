@@ -172,13 +172,15 @@ def is_selected(pod_namespace: str, annotations: Mapping[str, str], around: Arou
         return False
     if options.exclude and any(fnmatchcase(pod_namespace, glob) for glob in options.exclude):
         return False
-    return (annotations.get(ENABLED) or _annotations(pod_namespace, around).get(ENABLED)) != "false"
+    says = annotations.get(ENABLED) or _annotations(pod_namespace, around).get(ENABLED) or ""
+    return says.strip().lower() != "false"
 
 
 def instrumented(pod: Pod, around: Around) -> Trait:
     """What an SDK makes for the pod: both signals where one is injected, and what it was seen to export."""
-    injected = {**_annotations(pod.namespace, around), **pod.annotations}
-    if injected and any(key.startswith(INJECT_PREFIX) and value not in ("", "false") for key, value in injected.items()):
+    # As the operator that injects reads them: what is empty on the pod is said by its namespace.
+    said = {**_annotations(pod.namespace, around), **{key: value for key, value in pod.annotations.items() if value.strip()}}
+    if said and any(key.startswith(INJECT_PREFIX) and value.strip().lower() not in ("", "false") for key, value in said.items()):
         return Trait.INSTRUMENTED
     return around.exporting.get(pod.uid, _NO_TRAIT)
 
