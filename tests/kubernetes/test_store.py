@@ -117,6 +117,33 @@ def test_a_deleted_pod_is_believed_for_a_minute_unless_another_has_its_address()
     assert world.who("10.9.0.2", after_s=-70) == "-"
 
 
+def test_a_deleted_pod_keeps_its_containers_for_its_minute() -> None:
+    """What it did before is the same container's as before; its ports of the node are free at once, and its own with its minute."""
+    world = World()
+    app, side = cluster.container("app", "shop:1", 8080, host_ports=(8443,)), cluster.container("side", "envoy:1", 9901)
+    world.put(PODS, cluster.pod("old", "10.1.0.2", containers=[app, side]))
+
+    def told(port: int) -> dict[str, object]:
+        workload, _ = world.found("10.1.0.2", port, after_s=-1)
+        return dict(workload.attributes) if workload else {}
+
+    before = [told(port) for port in (8080, 9901, 1)]
+    world.gone(PODS, "uid-old")
+    after = [told(port) for port in (8080, 9901, 1)]
+    for number in range(8):
+        world.put(PODS, cluster.pod(f"new-{number}", f"10.1.1.{number}", containers=[cluster.container("a", "a", 8080), side]))
+    beside = [told(port) for port in (8080, 9901, 1)]
+
+    assert [one.get("k8s.container.name") for one in before] == ["app", "side", None]
+    assert before == after == beside
+    assert world.who("192.168.0.1", 8443) == "node-0"
+
+    world.now_ns += 61 * S
+    world.put(PODS, cluster.pod("next", "10.1.0.2", containers=[cluster.container("a", "a", 1), cluster.container("b", "b", 2)]))
+    assert told(8080)["k8s.pod.name"] == "next"
+    assert "k8s.container.name" not in told(8080)
+
+
 def test_a_pod_that_ended_without_saying_when_ended_when_it_was_seen() -> None:
     """And one that was never seen running had the address for no time."""
     world = World()

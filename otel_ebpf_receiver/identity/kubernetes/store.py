@@ -177,7 +177,7 @@ class Store:
         joined = [self._join(kind) for kind in self._rows]
         claims = np.frombuffer(b"".join([*(one.rows.claims for one in self._ended), *(claims for claims, _ in joined)]), CLAIM)
         claims = claims[claims["until_ns"] + np.uint64(self._options.grace_ns) > np.uint64(now_ns)]
-        ports = np.frombuffer(b"".join(ports for _, ports in joined), PORT)
+        ports = np.frombuffer(b"".join([*(one.rows.ports for one in self._ended), *(ports for _, ports in joined)]), PORT)
         return snapshots.build(
             self._slots.workloads,
             self._slots.traits,
@@ -286,7 +286,10 @@ class Store:
         # Deleted without having ended (by force): its processes may go on for as long as they were given.
         claims["until_ns"][is_open] = now_ns + self._options.grace_ns
         claims["end_ns"][is_open] = now_ns
-        self._ended.append(_Ended(Rows(claims.tobytes(), b"", old.held), now_ns + self._options.grace_ns))
+        # Its containers are told by the ports of its own group, whose number is its as long as its keys are held; those of the node are others' now.
+        ports = np.frombuffer(old.ports, PORT)
+        ports = ports[ports["group"] == claims["group"][0]]
+        self._ended.append(_Ended(Rows(claims.tobytes(), ports.tobytes(), old.held), now_ns + self._options.grace_ns))
 
     def _purge(self, now_ns: int) -> None:
         for one in self._ended:
