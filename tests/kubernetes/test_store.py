@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -236,6 +237,49 @@ def test_host_network_pods_are_found_by_their_declared_port_where_that_is_unique
     assert world.who("192.168.0.1", 9200) == "a"
 
 
+@pytest.mark.parametrize("has_node", [True, False], ids=["node", "no-node"])
+def test_host_network_pods_are_found_at_every_address_of_their_node(has_node: bool) -> None:
+    """External, internal, of a bridge, the loopback; two that declare one port are the node at each; elsewhere a port says nothing of them."""
+    world = World()
+    own = ("203.0.113.5", "192.168.0.5", "10.1.0.1")
+    world.store = Store(Options(cluster.NODE, own_addresses=tuple(packed(one) for one in own[0 if not has_node else 1 :])))
+    node = cluster.node(cluster.NODE, "192.168.0.5")
+    node["status"]["addresses"].insert(0, {"type": "ExternalIP", "address": "203.0.113.5"})
+    world.put(NODES, *([node] if has_node else []), cluster.node("node-1", "192.168.0.2", "10.2.0.0/24"))
+    for name, ports in (("a", (9100, 9200)), ("b", (9200,))):
+        world.put(PODS, cluster.pod(name, "192.168.0.5", host_network=True, containers=[cluster.container("main", "x", *ports)]))
+
+    for address in (*own, "127.0.0.1", "127.9.9.9", "::1", *(["10.1.0.77"] if has_node else [])):
+        assert [world.who(address, port) for port in (9100, 9200, 22)] == ["a", "node-0", "node-0"], address
+    assert world.who("192.168.0.2", 9100) == "node-1"
+
+    world.gone(PODS, "uid-a")
+    assert [world.who(address, 9100) for address in (*own, "127.0.0.1")] == ["node-0"] * 4
+    assert [world.who(address, 9200) for address in (*own, "127.0.0.1")] == ["b"] * 4
+
+
+def test_a_port_of_one_address_of_the_node_is_nobodys_at_the_others() -> None:
+    """A Service's external address is this node's: there its port is the Service's, or of nobody where a pod of the node's network declares it too."""
+    world = World(Options(cluster.NODE, own_addresses=(packed("10.1.0.1"), packed("192.168.0.100"))))
+    world.put(PODS, cluster.pod("edge", "192.168.0.1", host_network=True, containers=[cluster.container("main", "x", 443)]))
+    world.put(SERVICES, cluster.service("web", "10.96.0.1", port=80, outer=("192.168.0.100",)))
+    world.put(SERVICES, cluster.service("web-tls", "10.96.0.2", port=443, outer=("192.168.0.100",)))
+
+    assert [world.who(address, 80) for address in ("192.168.0.100", "192.168.0.1", "127.0.0.1")] == ["web", "node-0", "node-0"]
+    assert [world.who(address, 443) for address in ("192.168.0.100", "192.168.0.1", "127.0.0.1")] == ["node-0", "edge", "edge"]
+
+
+def test_the_range_of_a_node_may_come_after_its_address() -> None:
+    """Nobody moved, and all the same who is in it is the node from then on."""
+    world = World(Options("node-2"))
+    raw = cluster.node("node-2", "192.168.0.3", "10.3.0.0/24")
+    world.put(NODES, {**raw, "spec": {}})
+    before = world.who("10.3.0.1")
+    world.put(NODES, raw)
+
+    assert (before, world.who("10.3.0.1")) == ("-", "node-2")
+
+
 def test_services_are_their_addresses_ports_of_nodes_and_of_load_balancers() -> None:
     """ClusterIP, NodePort on every node, a load balancer of its own, one that two share, and one that is the nodes' own address."""
     world = World()
@@ -248,11 +292,12 @@ def test_services_are_their_addresses_ports_of_nodes_and_of_load_balancers() -> 
 
 
 def test_a_host_port_leads_into_its_pod() -> None:
-    """Not to the node: it answers nothing there."""
-    world = World()
+    """Not to the node: it answers nothing there, whatever its address; on its loopback and where nobody is named it does."""
+    world = World(Options(cluster.NODE, own_addresses=(packed("10.1.0.1"),)))
     world.put(PODS, cluster.pod("edge", "10.1.0.2", containers=[cluster.container("main", "x", host_ports=(8443,))]))
 
-    assert world.who("192.168.0.1", 8443) == "edge"
+    assert [world.who(address, 8443) for address in ("192.168.0.1", "10.1.0.1")] == ["edge", "edge"]
+    assert [world.who(address, 8443) for address in ("127.0.0.1", "10.1.0.77", "192.168.0.2")] == ["node-0", "node-0", "node-1"]
     assert not world.traits("192.168.0.1", 8443) & Trait.HOST
 
 
@@ -454,6 +499,48 @@ def test_a_list_replaces_everything_of_its_kind() -> None:
     assert (is_news, again) == (True, False)
     assert [world.who("10.1.0.3"), world.who("10.1.0.4"), world.who("192.168.0.1")] == ["b", "c", "node-0"]
     assert world.found("10.1.0.2")[1] is Certainty.GRACE
+
+
+@pytest.mark.parametrize("kind", [NODES, SLICES, NAMESPACES])
+def test_a_long_list_is_taken_in_one_go(kind: str) -> None:
+    """Ten thousand objects that are news: no more than a moment, and what is gone is gone."""
+    world = World(Options(cluster.NODE, agents_service="ops/agents"))
+    make: dict[str, Any] = {
+        NODES: lambda number: cluster.node(f"n{number}", f"172.16.{number // 250}.{number % 250 + 1}", "10.9.0.0/24"),
+        SLICES: lambda number: cluster.endpoint_slice(f"s{number}", {f"172.16.{number // 250}.{number % 250 + 1}": "node-1"}),
+        NAMESPACES: lambda number: cluster.namespace(f"s{number}"),
+    }
+    fresh = {one.uid: one for one in (TRIMS[kind](make[kind](number)) for number in range(10_000))}
+
+    start_s = time.thread_time()
+    first, again = world.store.replace(kind, fresh, world.now_ns), world.store.replace(kind, dict(fresh), world.now_ns)
+    one_less = world.store.replace(kind, dict(list(fresh.items())[1:]), world.now_ns)
+    took_s = time.thread_time() - start_s
+
+    assert (first, again, one_less, world.store.counts[kind]) == (True, False, True, 9_999)
+    assert took_s < 1
+
+
+def test_nodes_and_namespaces_of_a_list_are_those_of_the_list() -> None:
+    """This node under another uid, its address another's; an annotation of a namespace that was made anew."""
+    world = World()
+    world.put(PODS, cluster.pod("one", "10.1.0.2"))
+    node, other = cluster.node(address="192.168.0.2"), cluster.node("node-1", "192.168.0.1", "10.2.0.0/24")
+    node["metadata"]["uid"] = "uid-again"
+    space = cluster.namespace("shop", {objects.ENABLED: "false"})
+    space["metadata"]["uid"] = "uid-again"
+    for kind, raws in ((NODES, (node, other)), (NAMESPACES, (space, cluster.namespace("kube-system")))):
+        values = [TRIMS[kind](raw) for raw in raws]
+        world.store.replace(kind, {one.uid: one for one in values}, world.now_ns)
+
+    assert (world.who("192.168.0.1"), world.who("192.168.0.2"), world.who("127.0.0.1")) == ("node-1", "node-0", "node-0")
+    assert world.store.node_addresses == {packed("192.168.0.2")}
+    assert not world.traits("10.1.0.2") & Trait.SELECTED
+
+    world.store.replace(NAMESPACES, {}, world.now_ns)
+    world.store.replace(NODES, {}, world.now_ns)
+    assert world.traits("10.1.0.2") & Trait.SELECTED
+    assert (world.who("192.168.0.1"), world.who("127.0.0.1"), world.store.node_addresses) == ("-", "node-0", frozenset())
 
 
 def test_addresses_that_the_server_does_not_name_may_be_given() -> None:

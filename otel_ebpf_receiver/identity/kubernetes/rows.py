@@ -7,7 +7,7 @@ they hold.
 from __future__ import annotations
 
 import struct
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -34,8 +34,10 @@ from otel_ebpf_receiver.telemetry.columns import AttributeValue
 
 _CLAIM = struct.Struct("<16sQQQii")
 _PORT = struct.Struct("<iHi")
-_LOOPBACK = bytes(15) + b"\x01"
+LOOPBACK = bytes(15) + b"\x01"
 """::1; its IPv4 sisters are a whole network."""
+ELSEWHERE = b""
+"""Stands for the addresses of this node that nobody names: of bridges and tunnels that came later."""
 _NO_TRAIT = Trait(0)
 
 
@@ -74,6 +76,8 @@ class Around:
     """By name."""
     owners: Mapping[str, Owner | None] = field(default_factory=dict)
     node_addresses: frozenset[bytes] = frozenset()
+    here: tuple[bytes, ...] = ()
+    """This node's addresses but for its loopback."""
     agent_nodes: frozenset[str] = frozenset()
     exporting: Mapping[str, Trait] = field(default_factory=dict)
     """What the SDKs of pods (by uid) were seen to make."""
@@ -83,6 +87,11 @@ class Around:
     def group(self, address: bytes) -> int:
         """The group of ports of one address of a node or a load balancer. Even numbers; odd ones are pods'."""
         return self.groups.setdefault(address, 2 * len(self.groups) + 2)
+
+
+def here(node: Node | None, options: Options) -> tuple[bytes, ...]:
+    """Of `Around`; `node`: this one, None: not known."""
+    return tuple(dict.fromkeys((*(node.addresses if node else ()), *options.own_addresses)))
 
 
 def pod_rows(pod: Pod, around: Around) -> Rows:
@@ -103,8 +112,11 @@ def pod_rows(pod: Pod, around: Around) -> Rows:
     ports = _host_ports(pod, numbers, around)
     if pod.is_host_network or not only:
         listens = [(port, number) for container, number in zip(pod.containers, numbers, strict=True) for port in container.ports]
+        # What listens on the node listens on all of its addresses.
         ports += (
-            _at_addresses(pod, listens, around) if pod.is_host_network else [_PORT.pack(group, port, number) for port, number in listens]
+            _at_addresses((*around.here, LOOPBACK, ELSEWHERE), pod, listens, around)
+            if pod.is_host_network
+            else [_PORT.pack(group, port, number) for port, number in listens]
         )
     return Rows(_pod_claims(pod, whole, group), b"".join(ports), tuple(held))
 
@@ -117,7 +129,7 @@ def peer_rows(pod: Pod, around: Around) -> Rows:
     traits = Trait.ASKS_AUDIBLY if is_audible else _NO_TRAIT
     key, number = _hold_peer(name, namespace, traits, around)
     listens = [(port, number) for container in pod.containers for port in container.ports]
-    ports = _at_addresses(pod, listens, around) if pod.is_host_network else []
+    ports = _at_addresses(pod.addresses, pod, listens, around) if pod.is_host_network else []
     return Rows(_pod_claims(pod, number, NO_GROUP), b"".join(ports), (key,))
 
 
@@ -155,13 +167,8 @@ def node_rows(node: Node, around: Around) -> Rows:
     traits = Trait.NODE | (Trait.HOST if is_own else _NO_TRAIT) | (Trait.SELECTED if not around.options.include else _NO_TRAIT)
     service_name = (around.options.node_service_name if is_own else "") or node.name
     number = around.slots.hold(key, traits, attributes.node_resource(node, service_name, around.cluster), node.name)
-    addresses = (*node.addresses, *(around.options.own_addresses if is_own else ()))
-    claims = [_open_claim(address, number, around.group(address)) for address in node.addresses]
-    if is_own:
-        # What listens on the node listens on all of its addresses.
-        group = around.group(addresses[0]) if addresses else NO_GROUP
-        claims += [_open_claim(address, number, group) for address in around.options.own_addresses if address not in node.addresses]
-        claims.append(_open_claim(_LOOPBACK, number, group))
+    own = (*around.options.own_addresses, LOOPBACK) if is_own else ()
+    claims = [_open_claim(address, number, around.group(address)) for address in dict.fromkeys((*node.addresses, *own))]
     return Rows(b"".join(claims), b"", (key,))
 
 
@@ -220,10 +227,10 @@ def _pod_claims(pod: Pod, workload: int, group: int) -> bytes:
     return b"".join([_CLAIM.pack(address, pod.start_ns, end, end, workload, group) for address in pod.addresses])
 
 
-def _at_addresses(pod: Pod, listens: list[tuple[int, int]], around: Around) -> list[bytes]:
+def _at_addresses(addresses: Iterable[bytes], pod: Pod, listens: list[tuple[int, int]], around: Around) -> list[bytes]:
     if pod.is_ended:
         return []
-    return [_PORT.pack(around.group(address), port, number) for address in pod.addresses for port, number in listens]
+    return [_PORT.pack(around.group(address), port, number) for address in addresses for port, number in listens]
 
 
 def _host_ports(pod: Pod, numbers: list[int], around: Around) -> list[bytes]:
@@ -231,7 +238,7 @@ def _host_ports(pod: Pod, numbers: list[int], around: Around) -> list[bytes]:
     if pod.is_host_network or pod.is_ended:
         return []
     leads = [(port, number) for container, number in zip(pod.containers, numbers, strict=True) for port in container.host_ports]
-    return [_PORT.pack(around.group(address), port, number) for address in pod.host_addresses for port, number in leads] if leads else []
+    return _at_addresses(dict.fromkeys((*around.here, *pod.host_addresses)), pod, leads, around) if leads else []
 
 
 def _open_claim(address: bytes, workload: int, group: int) -> bytes:

@@ -16,7 +16,7 @@ from msgspec import structs
 
 from otel_ebpf_receiver.identity import snapshot as snapshots
 from otel_ebpf_receiver.identity.kubernetes import rows
-from otel_ebpf_receiver.identity.kubernetes.objects import Node, Owner, Pod
+from otel_ebpf_receiver.identity.kubernetes.objects import Namespace, Node, Owner, Pod, Slice
 from otel_ebpf_receiver.identity.kubernetes.rows import Around, Options, Rows
 from otel_ebpf_receiver.identity.kubernetes.selection import Selection, selection
 from otel_ebpf_receiver.identity.kubernetes.slots import Slots
@@ -67,7 +67,16 @@ class Store:
         self._wanted: dict[str, WantedOwner] = {}
         self._joined: dict[str, tuple[bytes, bytes]] = {}
         self._owners: dict[str, Owner | None] = {}
-        self._around = Around(options, self._slots, options.cluster, owners=self._owners, agent_nodes=frozenset({options.node}))
+        self._namespaces: dict[str, Namespace] = {}
+        self._around = Around(
+            options,
+            self._slots,
+            options.cluster,
+            namespaces=self._namespaces,
+            owners=self._owners,
+            here=rows.here(None, options),
+            agent_nodes=frozenset({options.node}),
+        )
         self._ended: list[_Ended] = []
         self._own_node: Node | None = None
         self.node_addresses: frozenset[bytes] = frozenset()
@@ -93,12 +102,23 @@ class Store:
     def replace(self, kind: str, objects: Mapping[str, Any], now_ns: int) -> bool:
         """These are all objects of a kind, by uid. True when that is news."""
         table = self._tables[kind]
-        changes = [self.apply(kind, uid, None, now_ns) for uid in [uid for uid in table if uid not in objects]]
-        changes += [self.apply(kind, uid, value, now_ns) for uid, value in objects.items()]
-        return any(changes)
+        old = dict(table)
+        changed = [uid for uid in old if uid not in objects and self._put(kind, uid, None, now_ns)]
+        changed += [uid for uid, value in objects.items() if self._put(kind, uid, value, now_ns)]
+        self._look_around(kind, [(old.get(uid), table.get(uid)) for uid in changed])
+        return bool(changed)
 
     def apply(self, kind: str, uid: str, value: Any | None, now_ns: int) -> bool:
         """One object is so, or (None) is gone. True when that is news."""
+        # hot: benchmarks/identity.py
+        old = self._tables[kind].get(uid)
+        is_news = self._put(kind, uid, value, now_ns)
+        if is_news and kind not in (PODS, PEERS):
+            self._look_around(kind, [(old, value)])
+        return is_news
+
+    def _put(self, kind: str, uid: str, value: Any | None, now_ns: int) -> bool:
+        """As `apply`, but for what others' rows depend on."""
         # hot: benchmarks/identity.py
         table = self._tables[kind]
         old = table.get(uid)
@@ -114,8 +134,6 @@ class Store:
             if isinstance(value, Pod):
                 self._want_owner(kind, value)
             self._mark(kind, uid)
-        if kind not in (PODS, PEERS):
-            self._look_around(kind, old, value)
         return True
 
     def watch_peers(self, *, is_on: bool) -> None:
@@ -213,34 +231,60 @@ class Store:
             is_own = node.name == self._options.node
             if not (is_own or self._around.watches_peers):
                 continue
-            addresses = (*node.addresses, *(self._options.own_addresses if is_own else ()))
-            number, group = self._slots.number(("node", node.name)), self._around.group(addresses[0]) if addresses else snapshots.NO_GROUP
+            number = self._slots.number(("node", node.name))
+            address = rows.ELSEWHERE if is_own else next(iter(node.addresses), None)
+            group = snapshots.NO_GROUP if address is None else self._around.group(address)
             claims += [NetworkClaim(network, number, group) for network in node.networks]
-            claims += [NetworkClaim(_LOOPBACK, number, group, is_exact=True)] if is_own else []
+            claims += [NetworkClaim(_LOOPBACK, number, self._around.group(rows.LOOPBACK), is_exact=True)] if is_own else []
         return claims
 
-    def _look_around(self, kind: str, old: Any, new: Any) -> None:
-        """What other objects' rows depend on: they are made anew at the next build."""
+    def _look_around(self, kind: str, changes: list[tuple[Any, Any]]) -> None:
+        """What other objects' rows depend on, as it was and is: they are made anew at the next build. Once for a whole list."""
         if kind == NAMESPACES:
-            self._around.namespaces = {one.name: one for one in self._tables[NAMESPACES].values()}
-            system = self._around.namespaces.get("kube-system")
-            if system and system.uid != self._around.cluster.uid:
-                self._around.cluster = replace(self._around.cluster, uid=system.uid)
-                self._is_stale = True
-            self._is_stale |= bool((old and old.annotations) or (new and new.annotations))
+            self._see_namespaces(changes)
         elif kind == NODES:
+            self._see_nodes(changes)
+        elif kind == SLICES and any(one and self._is_agents(one) for change in changes for one in change):
+            self._see_agents()
+
+    def _see_namespaces(self, changes: list[tuple[Namespace | None, Namespace | None]]) -> None:
+        for old, new in changes:
+            if new:
+                self._namespaces[new.name] = new
+            elif old and (known := self._namespaces.get(old.name)) and known.uid == old.uid:
+                del self._namespaces[old.name]
+            self._is_stale |= bool((old and old.annotations) or (new and new.annotations))
+        system = self._namespaces.get("kube-system")
+        if system and system.uid != self._around.cluster.uid:
+            self._around.cluster = replace(self._around.cluster, uid=system.uid)
+            self._is_stale = True
+
+    def _see_nodes(self, changes: list[tuple[Node | None, Node | None]]) -> None:
+        around, own, addresses = self._around, self._own_node, self._around.node_addresses
+        for old, new in changes:
+            if new and new.name == self._options.node:
+                own = new
+            elif old and own and old.uid == own.uid:
+                own = None
+            if (old.networks if old else ()) != (new.networks if new else ()):
+                self._built = None
+        if any((old.addresses if old else ()) != (new.addresses if new else ()) for old, new in changes):
             addresses = frozenset(address for node in self._tables[NODES].values() for address in node.addresses)
-            own = next((node for node in self._tables[NODES].values() if node.name == self._options.node), None)
-            self._is_stale |= (addresses, own is None) != (self._around.node_addresses, self._own_node is None)
-            self._around.node_addresses, self._own_node = addresses, own
-            self.node_addresses = frozenset(own.addresses if own else ())
-        elif kind == SLICES and self._options.agents_service:
-            nodes = {self._options.node}
-            for one in self._tables[SLICES].values():
-                if f"{one.namespace}/{one.service}" == self._options.agents_service:
-                    nodes.update(endpoint.node for endpoint in one.endpoints)
-            self._is_stale |= nodes != self._around.agent_nodes
-            self._around.agent_nodes = frozenset(nodes)
+        here = rows.here(own, self._options)
+        self._is_stale |= (addresses, here, own is None) != (around.node_addresses, around.here, self._own_node is None)
+        around.node_addresses, around.here, self._own_node = addresses, here, own
+        self.node_addresses = frozenset(own.addresses if own else ())
+
+    def _see_agents(self) -> None:
+        slices = [one for one in self._tables[SLICES].values() if self._is_agents(one)]
+        nodes = frozenset({self._options.node, *(endpoint.node for one in slices for endpoint in one.endpoints)})
+        changed, self._around.agent_nodes = nodes ^ self._around.agent_nodes, nodes
+        for uid, pod in self._tables[PEERS].items() if changed else ():
+            if pod.node in changed:
+                self._mark(PEERS, uid)
+
+    def _is_agents(self, one: Slice) -> bool:
+        return f"{one.namespace}/{one.service}" == self._options.agents_service
 
     def _mark(self, kind: str, uid: str) -> None:
         """An object's rows are to be made anew at the next build: once, however often it changes until then."""
