@@ -66,6 +66,7 @@ def follow(config: Config, access: Access, directory: Directory, own_addresses: 
         node_service_name=given_service_name(config),
         drops_instrumented_spans=wanted.instrumented.spans == "drop",
         own_addresses=tuple(own_addresses),
+        has_key=bool(config.ids.key),
     )
     return Cluster(Api(access, user_agent=user_agent()), directory, options, peers=wanted.peers)
 

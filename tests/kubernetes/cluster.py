@@ -79,9 +79,19 @@ def service(name: str, address: str, *, namespace: str = "shop", port: int = 80,
     }
 
 
-def endpoint_slice(name: str, endpoints: dict[str, str], *, namespace: str = "shop", port: int = 8080, are_pods: bool = True) -> Object:
-    """A slice of the Service `name`: addresses to nodes."""
-    target = {"targetRef": {"kind": "Pod"}} if are_pods else {}
+def endpoint_slice(
+    name: str,
+    endpoints: dict[str, str],
+    *,
+    namespace: str = "shop",
+    port: int = 8080,
+    are_pods: bool = True,
+    conditions: dict[str, bool | None] | None = None,
+) -> Object:
+    """A slice of the Service `name`: addresses to nodes. `conditions`: of every endpoint."""
+    target: Object = {"targetRef": {"kind": "Pod"}} if are_pods else {}
+    if conditions is not None:
+        target["conditions"] = conditions
     return {
         "kind": "EndpointSlice",
         "apiVersion": "discovery.k8s.io/v1",

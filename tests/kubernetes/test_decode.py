@@ -65,6 +65,7 @@ FULL: list[tuple[Any, Object]] = [
     (objects.service, {"metadata": {"uid": "u", "name": "old", "namespace": "shop"}, "spec": {"clusterIP": "10.96.0.2"}}),
     (objects.endpoint_slice, cluster.endpoint_slice("web", {"10.1.0.2": "node-0"})),
     (objects.endpoint_slice, {**cluster.endpoint_slice("web", {"10.1.0.2": "node-0"}), "addressType": "FQDN"}),
+    (objects.endpoint_slice, cluster.endpoint_slice("web", {"10.1.0.2": "node-0"}, conditions={"ready": False, "serving": True})),
     (objects.node, cluster.node()),
     (objects.node, {"metadata": {"uid": "u", "name": "old"}, "spec": {"podCIDR": "10.3.0.0/24"}}),
     (objects.namespace, cluster.namespace("shop", {objects.ENABLED: "false"})),

@@ -338,6 +338,49 @@ def test_only_pods_whose_node_runs_an_agent_make_client_spans() -> None:
     assert world.traits("10.2.0.2") & Trait.ASKS_AUDIBLY
 
 
+@pytest.mark.parametrize(
+    ("conditions", "is_audible"),
+    [
+        (None, True),
+        ({}, True),
+        ({"ready": None}, True),
+        ({"ready": True}, True),
+        ({"ready": False}, False),
+        ({"ready": False, "serving": True, "terminating": True}, False),
+    ],
+)
+def test_an_agent_that_is_not_ready_makes_no_client_spans(conditions: dict[str, bool | None] | None, is_audible: bool) -> None:
+    """Nothing said is ready; and what is not still names who is behind its own Service."""
+    world = World(Options(cluster.NODE, agents_service="ops/agents"))
+    world.put(SLICES, cluster.endpoint_slice("agents", {"10.2.0.9": "node-1"}, namespace="ops", conditions=conditions))
+    named = world.who("10.2.0.9")
+    world.store.watch_peers(is_on=True)
+    world.put(PEERS, cluster.pod("far", "10.2.0.2", node="node-1"))
+
+    assert (named, bool(world.traits("10.2.0.2") & Trait.ASKS_AUDIBLY)) == ("agents", is_audible)
+
+    world.put(SLICES, cluster.endpoint_slice("agents", {"10.2.0.9": "node-1"}, namespace="ops", conditions={"ready": not is_audible}))
+    assert bool(world.traits("10.2.0.2") & Trait.ASKS_AUDIBLY) is not is_audible
+
+
+@pytest.mark.parametrize("has_key", [False, True])
+def test_agents_without_a_key_in_common_do_not_hear_each_other(has_key: bool) -> None:
+    """Neither a configured one nor the uid of the cluster: who asks from elsewhere has other ids there; pods of this node are heard by this agent."""
+    world = World()
+    world.store = Store(Options(cluster.NODE, agents_service="ops/agents", has_key=has_key))
+    world.store.watch_peers(is_on=True)
+    world.put(SLICES, cluster.endpoint_slice("agents", {"192.168.0.2": "node-1"}, namespace="ops"))
+    world.put(PODS, cluster.pod("own", "10.1.0.2"))
+    world.put(PEERS, cluster.pod("far", "10.2.0.2", node="node-1"))
+
+    def audible() -> list[bool]:
+        return [bool(world.traits(address) & Trait.ASKS_AUDIBLY) for address in ("10.1.0.2", "10.2.0.2")]
+
+    assert audible() == [True, has_key]
+    world.put(NAMESPACES, cluster.namespace("kube-system"))
+    assert audible() == [True, True]
+
+
 def test_a_pod_that_opts_out_where_it_is_is_left_out() -> None:
     """Nobody moved, and the snapshot says all the same that somebody is not reported any more; and, once the pod is back, that all are."""
     world = World()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.kubernetes import cluster
+from tests.kubernetes.fakeapi import FakeApi, Fault
 from tests.topologies.stage import CLIENT, SERVER, Cluster, counted, load, made_of, serving, spans, told
 
 COUNT = 20
@@ -18,6 +19,11 @@ def agents_service(made: Cluster) -> dict[str, str]:
     endpoints = {one.address: one.name for one in made.nodes}
     made.objects.append(cluster.endpoint_slice("agents", endpoints, namespace="kube-system", port=14318))
     return {"OTEL_EBPF_RECEIVER_KUBERNETES_AGENTS_SERVICE": "kube-system/agents"}
+
+
+def forbid_namespaces(api: FakeApi) -> None:
+    """The agent may not list Namespaces."""
+    api.fault(Fault("/api/v1/namespaces", 403, "namespaces is forbidden"))
 
 
 @pytest.mark.parametrize("is_traced", [False, True], ids=["plain", "traceparent"])
@@ -57,6 +63,24 @@ def test_a_node_without_an_agent_gives_no_parent(tmp_path: Path) -> None:
 
     assert told(answering, "/root") == {("S", back.uid): COUNT}
     assert {one.parent for one in spans(answering, "/root")} == {b""}
+
+
+@pytest.mark.parametrize("key", ["", "secret"], ids=["no-key", "key"])
+def test_agents_that_cannot_have_the_same_ids_give_no_parent(tmp_path: Path, key: str) -> None:
+    """The uid of the cluster is kept from them: without a configured key the SERVER span is a root, with one it hangs from the CLIENT span."""
+    with made_of(tmp_path, 2) as made:
+        one, other = made.nodes
+        front, back = one.pod("front"), other.pod("back")
+        made.route()
+        env = {**agents_service(made), "OTEL_EBPF_RECEIVER_IDS_KEY": key}
+        with serving(back), made.watched(forbid_namespaces, env=env) as (asking, answering):
+            load(front.command(), f"http://{back.address}:8080/key", COUNT)
+            assert (asking.stop(), answering.stop()) == (0, 0)
+
+    assert told(answering, "/key") == {("S", back.uid): COUNT}
+    asked = {one.id for one in spans(asking, "/key")}
+    assert len(asked) == COUNT
+    assert {one.parent for one in spans(answering, "/key")} == (asked if key else {b""})
 
 
 def test_a_pod_asks_a_host_network_pod_elsewhere(tmp_path: Path) -> None:

@@ -71,8 +71,13 @@ class _Status(TypedDict, total=False):
     loadBalancer: Any
 
 
+class _EndpointConditions(TypedDict, total=False):
+    ready: Any
+
+
 class _Endpoint(TypedDict, total=False):
     addresses: Any
+    conditions: _EndpointConditions | None
     nodeName: Any
     targetRef: Any
 

@@ -94,6 +94,7 @@ class Endpoint(Struct, frozen=True):
     addresses: tuple[bytes, ...]
     node: str
     is_pod: bool
+    is_ready: bool = True
 
 
 class Slice(Struct, frozen=True):
@@ -181,12 +182,7 @@ def endpoint_slice(raw: Raw) -> Slice:
         namespace=intern(metadata["namespace"]),
         service=intern((metadata.get("labels") or {}).get("kubernetes.io/service-name") or ""),
         ports=tuple(_port(port["port"]) for port in ports),
-        endpoints=tuple(
-            Endpoint(
-                _addresses(one.get("addresses") or []), intern(one.get("nodeName") or ""), (one.get("targetRef") or {}).get("kind") == "Pod"
-            )
-            for one in endpoints
-        ),
+        endpoints=tuple(_endpoint(one) for one in endpoints),
     )
 
 
@@ -279,6 +275,16 @@ def _container(raw: Raw) -> Container:
         image,
         tuple([_port(port["containerPort"]) for port in ports]),
         tuple([_port(port["hostPort"]) for port in ports if port.get("hostPort")]),
+    )
+
+
+def _endpoint(raw: Raw) -> Endpoint:
+    return Endpoint(
+        _addresses(raw.get("addresses") or []),
+        intern(raw.get("nodeName") or ""),
+        is_pod=(raw.get("targetRef") or {}).get("kind") == "Pod",
+        # Not said means ready: of whom nobody looks after.
+        is_ready=(raw.get("conditions") or {}).get("ready") is not False,
     )
 
 

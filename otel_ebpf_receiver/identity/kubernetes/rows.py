@@ -63,6 +63,8 @@ class Options:
     drops_instrumented_spans: bool = True
     own_addresses: tuple[bytes, ...] = ()
     """Addresses of this node that the API server does not name: of its bridges and tunnels."""
+    has_key: bool = False
+    """The key of the ids is configured; else it comes from the uid of the cluster."""
 
 
 @dataclass(slots=True)
@@ -87,6 +89,11 @@ class Around:
     def group(self, address: bytes) -> int:
         """The group of ports of one address of a node or a load balancer. Even numbers; odd ones are pods'."""
         return self.groups.setdefault(address, 2 * len(self.groups) + 2)
+
+    @property
+    def is_key_shared(self) -> bool:
+        """The agents of other nodes make the same ids. Without a configured key and the uid of the cluster each has a key of its own."""
+        return self.options.has_key or bool(self.cluster.uid)
 
 
 def here(node: Node | None, options: Options) -> tuple[bytes, ...]:
@@ -125,7 +132,8 @@ def peer_rows(pod: Pod, around: Around) -> Rows:
     """A pod of another node: all pods of one service share a workload, which only names it."""
     owners = attributes.chain(pod, around.owners)
     name, namespace = attributes.service_of(pod, owners, name_from_labels=around.cluster.name_from_labels)
-    is_audible = pod.node in around.agent_nodes and _pod_traits(pod, around, is_here=False) & Trait.ASKS_AUDIBLY
+    hears = around.is_key_shared and pod.node in around.agent_nodes
+    is_audible = hears and _pod_traits(pod, around, is_here=False) & Trait.ASKS_AUDIBLY
     traits = Trait.ASKS_AUDIBLY if is_audible else _NO_TRAIT
     key, number = _hold_peer(name, namespace, traits, around)
     listens = [(port, number) for container in pod.containers for port in container.ports]

@@ -277,7 +277,7 @@ class Store:
 
     def _see_agents(self) -> None:
         slices = [one for one in self._tables[SLICES].values() if self._is_agents(one)]
-        nodes = frozenset({self._options.node, *(endpoint.node for one in slices for endpoint in one.endpoints)})
+        nodes = frozenset({self._options.node, *(endpoint.node for one in slices for endpoint in one.endpoints if endpoint.is_ready)})
         changed, self._around.agent_nodes = nodes ^ self._around.agent_nodes, nodes
         for uid, pod in self._tables[PEERS].items() if changed else ():
             if pod.node in changed:
