@@ -383,11 +383,12 @@ class Handler(BaseHTTPRequestHandler):
         if version > self.state.version:
             self.status(504, f"Timeout: Too large resource version: {version}, current: {self.state.version}", "1")
             return
-        self.begin_chunks()
-        end_s = time.monotonic() + float(query.get("timeoutSeconds", "300"))
+        # Before the answer begins: whoever has seen that can end the stream.
         with self.state.changed:
             epoch = self.state.epoch
             is_gone = version < self.state.oldest
+        self.begin_chunks()
+        end_s = time.monotonic() + float(query.get("timeoutSeconds", "300"))
         if is_gone:
             self._event("ERROR", _status(410, "Expired", "too old resource version"))
             self.chunk(b"")

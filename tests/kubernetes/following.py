@@ -59,7 +59,9 @@ class Following:
         until(lambda: self.who(address) == name, f"{address} is {name}")
 
     def until_synced(self) -> None:
-        until(lambda: self.cluster.is_ready and not self.cluster.status().missing, "everything is watched")
+        """Until everything is known and every watch has begun."""
+        until(lambda: self.cluster.is_ready and not self.cluster.status().missing, "everything is known")
+        until(lambda: all(state.watches_total for state in self.cluster.status().watches.values()), "everything is watched")
 
 
 @contextmanager
