@@ -33,7 +33,8 @@ editors. `config/otel-ebpf-receiver.yaml` is a file with every key at its defaul
 - The own variable of a key is its path in capitals: `telemetry.query.enabled` is `OTEL_EBPF_RECEIVER_TELEMETRY_QUERY_ENABLED`. Standard
   variables are named in the tables.
 - In a file sizes may be written as `16MiB` and times as `500ms`, `5s`, `1m`, `1h`. The times of standard variables are whole
-  milliseconds, as the OpenTelemetry specification says.
+  milliseconds, as the OpenTelemetry specification says; one that is shorter than the key's least counts as the least.
+- Where a variable is one of several words, upper and lower case are the same.
 - Lists in variables are separated by commas; lists of objects (`services`, `telemetry.routes`) are YAML or JSON.
 - Secrets (marked so below) belong in variables rather than in the file.
 """

@@ -56,10 +56,11 @@ def _standard(text: str, name: str, one: Declared, complain: Complain) -> Node:
         # The specification: only "true", in any case, is true.
         return Node(text.lower() == "true", where)
     if one.key.unit == "s":
-        if not re.fullmatch(r"\d+", text):
+        if not re.fullmatch(r"\d{1,18}", text):
             complain(where, one.path, f"{text!r} is not a whole number of milliseconds")
             return Node(one.default, where)
-        return Node(int(text) / 1000, where)
+        # Every time that is not negative is valid there; one shorter than the agent's least counts as that.
+        return Node(max(int(text) / 1000, one.key.low or 0.0), where)
     return _node(text, where, one, complain)
 
 

@@ -32,6 +32,8 @@ class Key:
     variables: tuple[str, ...] = ()
     """Standard environment variables that set it too, below the own one."""
     is_secret: bool = False
+    also: tuple[tuple[str, str], ...] = ()
+    """Other words that variables and flags may say, in lower case, each with the choice that it means."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -487,7 +487,12 @@ class Ids:
 class Logging:
     """The agent's own log, on standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = key("info", "Least level shown.", variables=("OTEL_LOG_LEVEL",))
+    level: Literal["debug", "info", "warning", "error"] = key(
+        "info",
+        "Least level shown. The variable may also say trace, warn and fatal, as OpenTelemetry names severities: debug, warning and error.",
+        variables=("OTEL_LOG_LEVEL",),
+        also=(("trace", "debug"), ("warn", "warning"), ("fatal", "error")),
+    )
     format: Literal["auto", "text", "json"] = key("auto", "`auto`: text on a terminal, JSON elsewhere.")
 
 

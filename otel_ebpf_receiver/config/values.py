@@ -101,7 +101,7 @@ class _Converter:
     def _choice(self, node: Node, choices: tuple[str, ...]) -> str:
         text = str(node.value)
         if isinstance(node.value, bool | int | float) or text not in choices:
-            folded = text.lower()
+            folded = dict(self._key.also).get(text.lower(), text.lower())
             if node.is_text and folded in choices:
                 return folded
             raise Bad(f"{text!r} is not known{suggestion(text, choices)}")

@@ -30,6 +30,10 @@ def config(**environ: str) -> Config:
         ("OTEL_TRACES_SAMPLER", "traceidratio", "telemetry.sampling.sampler", "traceidratio"),
         ("OTEL_TRACES_SAMPLER_ARG", "0.25", "telemetry.sampling.argument", 0.25),
         ("OTEL_BSP_SCHEDULE_DELAY", "100", "telemetry.spans.interval_s", 0.1),
+        ("OTEL_BSP_SCHEDULE_DELAY", "10", "telemetry.spans.interval_s", 0.05),
+        ("OTEL_BSP_SCHEDULE_DELAY", "0", "telemetry.spans.interval_s", 0.05),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "1", "telemetry.metrics.interval_s", 0.1),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "1", "exporters.otlp.timeout_s", 0.001),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "512", "exporters.queues.spans", 512),
         ("OTEL_METRIC_EXPORT_INTERVAL", "1000", "telemetry.metrics.interval_s", 1.0),
         ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "DELTA", "telemetry.metrics.temporality", "delta"),
@@ -52,13 +56,40 @@ def config(**environ: str) -> Config:
     ],
 )
 def test_variables(name: str, text: str, path: str, expected: Any) -> None:
-    """Each variable of the contract reaches its key; times of the standard ones are milliseconds, an empty one is none."""
+    """Each variable of the contract reaches its key; times of the standard ones are milliseconds, short ones the agent's least; empty is none."""
+    assert value_of(config(**{name: text}), path) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "path", "expected"),
+    [
+        ("OTEL_TRACES_SAMPLER", "ALWAYS_ON", "telemetry.sampling.sampler", "always_on"),
+        ("OTEL_TRACES_SAMPLER", "ParentBased_TraceIdRatio", "telemetry.sampling.sampler", "parentbased_traceidratio"),
+        ("OTEL_TRACES_EXPORTER", "OTLP,Console", "exporters.traces", ("otlp", "console")),
+        ("OTEL_METRICS_EXPORTER", "None", "exporters.metrics", ("none",)),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "HTTP/Protobuf", "exporters.otlp.protocol", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "GZIP", "exporters.otlp.compression", "gzip"),
+        ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "Gzip", "exporters.otlp.metrics.compression", "gzip"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Delta", "telemetry.metrics.temporality", "delta"),
+        ("OTEL_LOG_LEVEL", "INFO", "logging.level", "info"),
+        ("OTEL_LOG_LEVEL", "WARN", "logging.level", "warning"),
+        ("OTEL_LOG_LEVEL", "warn", "logging.level", "warning"),
+        ("OTEL_LOG_LEVEL", "Trace", "logging.level", "debug"),
+        ("OTEL_LOG_LEVEL", "FATAL", "logging.level", "error"),
+    ],
+)
+def test_choices_are_read_in_any_case(name: str, text: str, path: str, expected: Any) -> None:
+    """As the specification says of enumerations in variables; levels go by the names of its severities too."""
     assert value_of(config(**{name: text}), path) == expected
 
 
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
+        ("OTEL_LOG_LEVEL", "loud", "'loud' is not known; expected one of debug, info, warning, error"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "9" * 400, "is not a whole number of milliseconds"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "-1", "'-1' is not a whole number of milliseconds"),
+        ("OTEL_EBPF_RECEIVER_TELEMETRY_SPANS_INTERVAL_S", "10ms", "is too small; the least is 0.05 s"),
         ("OTEL_EBPF_RECEIVER_HTTP_TARGETBYTES", "64", "is not known; did you mean 'OTEL_EBPF_RECEIVER_HTTP_TARGET_BYTES'?"),
         ("OTEL_EBPF_RECEIVER_NONSENSE_XYZZY", "64", "is not known"),
         ("OTEL_EBPF_RECEIVER_HTTP_TARGET_BYTES", "many", "'many' is not a size in bytes"),
