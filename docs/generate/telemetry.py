@@ -43,7 +43,12 @@ SPAN = (
     ),
     Attribute(http.ROUTE, SERVER, "by `telemetry.routes` or templating", "The route. Never a raw path."),
     Attribute(http.URL_TEMPLATE, CLIENT, "by `telemetry.routes` or templating", "The same on the asking side."),
-    Attribute(http.URL_SCHEME, SERVER, "always", "`http`; `https` where an absolute target says so."),
+    Attribute(
+        http.URL_SCHEME,
+        SERVER,
+        "always",
+        "`http`, or what an absolute target says. Metrics tell `http`, `https`, `ws`, `wss` and `ftp` apart; any other is `_OTHER` there.",
+    ),
     Attribute(http.URL_PATH, SERVER, "but for CONNECT", "The path, up to `http.target_bytes`."),
     Attribute(
         http.URL_QUERY,
@@ -56,7 +61,12 @@ SPAN = (
     Attribute(
         http.SERVER_ADDRESS, BOTH, "always", "Host, or the authority of an absolute target; a known address by its name; else the address."
     ),
-    Attribute(http.SERVER_PORT, BOTH, "always", "The port in Host, else the scheme's default; without a usable Host the connection's."),
+    Attribute(
+        http.SERVER_PORT,
+        BOTH,
+        "but for a scheme without a usual port",
+        "The port in Host, else the scheme's usual one; without a usable Host the connection's.",
+    ),
     Attribute(
         http.CLIENT_ADDRESS,
         SERVER,

@@ -178,6 +178,49 @@ def test_queries_are_exported_where_asked_for_and_masked() -> None:
     assert sorted(clients) == [f"{host}/a?{first}", f"{host}/b", f"{host}/c?{third}"]
 
 
+@pytest.mark.parametrize(
+    ("target", "scheme", "server", "path", "full"),
+    [
+        ("ftp://user:secret@foo.example/x", "ftp", ("foo.example", 21), "/x", "ftp://foo.example/x"),
+        ("ws://foo.example/x?y", "ws", ("foo.example", 80), "/x", "ws://foo.example/x"),
+        ("WSS://foo.example", "wss", ("foo.example", 443), "/", "wss://foo.example/"),
+        ("HTTPS://user:secret@foo.example:8443/x", "https", ("foo.example", 8443), "/x", "https://foo.example:8443/x"),
+        ("coap+tcp://user@foo.example:5683/x", "coap+tcp", ("foo.example", 5683), "/x", "coap+tcp://foo.example:5683/x"),
+        ("gopher://user:secret@foo.example/x", "gopher", ("foo.example", None), "/x", "gopher://foo.example/x"),
+        ("x" * 200 + "://user:secret@foo.example/x", "x" * 200, ("foo.example", None), "/x", "x" * 200 + "://foo.example/x"),
+        ("http://user:" + "7" * 300 + "@foo.example/x", "http", ("10.0.0.2", 8080), "/", "http://10.0.0.2:8080/"),
+        ("http://" + "a" * 249, "http", ("10.0.0.2", 8080), "/", "http://10.0.0.2:8080/"),
+        ("1st://foo.example/x", "http", ("proxy", 80), "1st://foo.example/x", "http://proxy1st://foo.example/x"),
+        ("mailto:a", "http", ("proxy", 80), "mailto:a", "http://proxymailto:a"),
+    ],
+)
+def test_an_absolute_target_of_any_scheme_names_scheme_and_server(
+    target: str, scheme: str, server: tuple[str, int | None], path: str, full: str
+) -> None:
+    """Whatever the scheme, its authority is the server, credentials are told nowhere, and a port is told where one is named or usual."""
+    ran = run(make({"host": "proxy", "target": target}))
+
+    for kind in (SERVER, CLIENT):
+        found = ran.attributes(kind)
+        assert (found["server.address"], found.get("server.port")) == server
+    assert (ran.attributes(SERVER)["url.scheme"], ran.attributes(SERVER)["url.path"]) == (scheme, path)
+    assert ran.attributes(CLIENT)["url.full"] == full
+    assert "secret" not in repr(ran.spans) + repr(ran.points)
+
+
+def test_schemes_that_nobody_knows_are_one_in_metrics() -> None:
+    """Spans tell each scheme, metrics those that are usual: a client that invents some makes no series of them."""
+    targets = ["/", "ws://a/", "ws://b/", *(f"x{number}://a/" for number in range(5))]
+    ran = run(make(*({"target": target} for target in targets)))
+
+    counts = {
+        point["attributes"]["url.scheme"]: point["point"].count for point in ran.points if point["metric"] == "http.server.request.duration"
+    }
+    assert counts == {"http": 1, "ws": 2, "_OTHER": 5}
+    schemes = [span["attributes"]["url.scheme"] for span in ran.spans if span["kind"] == SERVER]
+    assert schemes == ["http", "ws", "ws", "x0", "x1", "x2", "x3", "x4"]
+
+
 SECRET = (
     "refresh_token", "id_token", "auth_token", "session_token", "private_token", "csrf_token", "access-token", "accessToken", "client_secret",
     "new_password", "pwd", "passwd", "user%5Bpassword%5D", "user[password]", "jwt", "api-key", "api_key", "apiKey", "X-API-Key", "sas_sig", "sig",

@@ -10,6 +10,7 @@ import numpy as np
 from otel_ebpf_receiver.sources.http import names
 from otel_ebpf_receiver.sources.http.authority import address_text
 from otel_ebpf_receiver.sources.http.record import METHODS, TEXT, Error, Flag, Side
+from otel_ebpf_receiver.sources.http.target import OTHER, SCHEMES
 from otel_ebpf_receiver.sources.source import Rows
 from otel_ebpf_receiver.telemetry.columns import AttributeValue, Kind, Part
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _FLAGS = tuple((int(flag), str(flag.name).lower()) for flag in Flag)
 _ERRORS = {Error.RESET: "connection_reset", Error.CLOSED: "connection_closed"}
 _SIDES = {Side.CLIENT: "client", Side.SERVER: "server"}
+_SCHEMES = (*SCHEMES, METHODS[0])
 _FORWARDED_PAIR = re.compile(r'(?:([^=;,\s"]+)\s*=\s*)?(?:"((?:[^"\\]|\\.)*)("?)|([^=;,\s"]+))')
 """RFC 7239, section 4: what is in quotes, closed or not, is text."""
 _ESCAPED = re.compile(r"\\(.)")
@@ -48,9 +50,9 @@ class Describe:
         """Name, status, who was asked, and what tells how it went."""
         view, at = self._view, int(self._rows[row])
         out = self._common(at)
-        out[names.SERVER_ADDRESS], out[names.SERVER_PORT] = view.server.of(at)
+        out |= self._server(at)
         if self._kind is Kind.SERVER:
-            out[names.URL_SCHEME] = self._scheme(at)
+            out[names.URL_SCHEME] = view.scheme_text(at)
         code = int(view.method[at])
         if code == 0:
             out[names.METHOD_ORIGINAL] = self._method(at)
@@ -93,14 +95,14 @@ class Describe:
         return out
 
     def _asked(self, at: int) -> dict[str, AttributeValue]:
-        """What was asked, as metrics of this side tell it."""
+        """What was asked, as metrics of this side tell it: clients, who may write any scheme, make no series of their own with it."""
         if self._kind is Kind.SERVER:
-            return {names.URL_SCHEME: self._scheme(at)}
-        address, port = self._view.server.of(at)
-        return {names.SERVER_ADDRESS: address, names.SERVER_PORT: port}
+            return {names.URL_SCHEME: _SCHEMES[min(int(self._view.scheme[at]), OTHER)]}
+        return self._server(at)
 
-    def _scheme(self, at: int) -> str:
-        return "https" if self._view.https[at] else "http"
+    def _server(self, at: int) -> dict[str, AttributeValue]:
+        address, port = self._view.server.of(at)
+        return {names.SERVER_ADDRESS: address, names.SERVER_PORT: port} if port else {names.SERVER_ADDRESS: address}
 
     def _method(self, at: int) -> str:
         records = self._view.records

@@ -14,21 +14,22 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from otel_ebpf_receiver.telemetry.columns import I64, U8, U64, Bools
+from otel_ebpf_receiver.telemetry.columns import I64, U8, U64
 from otel_ebpf_receiver.telemetry.keys import KeyIndex, mix, text_keys, words
 
-DEFAULT_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "ftp": 21}
 _HOST = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._~!$&'()*+,;=%-]+))(?::(?P<port>[0-9]{0,5}))?")
 _ENTRIES_MAX = 16384
 _WIRE = 0x77697265
 NameOf = Callable[[bytes], str]
 I32 = npt.NDArray[np.int32]
+U16 = npt.NDArray[np.uint16]
 _T = TypeVar("_T", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """`text` as in a URL; `literal`: the 16 bytes of `address` where it is no name."""
+    """`text` as in a URL; `port` 0: not known; `literal`: the 16 bytes of `address` where it is no name."""
 
     address: str
     port: int
@@ -48,7 +49,7 @@ class Named:
     entries: list[Authority]
 
     def of(self, row: int) -> tuple[str, int]:
-        """`server.address` and `server.port`."""
+        """`server.address` and `server.port`, 0: not known."""
         entry = self.entries[int(self.numbers[row])]
         name = str(self.names[row]) if self.names is not None else ""
         return name or entry.address, entry.port
@@ -71,12 +72,13 @@ class Authorities:
         self._keys, self._text_keys = np.zeros(1024, np.uint64), np.zeros(1024, np.uint64)
         self._is_literal, self._is_invalid = np.zeros(1024, bool), np.zeros(1024, bool)
 
-    def name(self, host: U8, lengths: I64, address: U8, port: I64, https: Bools, name_of: NameOf) -> Named:
-        """`host` (n x 64, zero behind `lengths`); where it is empty, cut or no host, `address` (n x 16) and `port` count."""
+    def name(self, host: U8, lengths: I64, address: U8, port: I64, default: U16, name_of: NameOf) -> Named:
+        """`host` (n x 64, zero behind `lengths`), without a port of its own that of its scheme, `default`; where it is empty, cut or no host,
+        `address` (n x 16) and `port` count."""
         if len(self._entries) > _ENTRIES_MAX:
             self._forget()
-        keys = mix(text_keys(host, lengths), https.view(np.uint8))
-        numbers = self._index.number(keys, lambda row: self._add(_parse_row(host, https, row)))
+        keys = mix(text_keys(host, lengths), default)
+        numbers = self._index.number(keys, lambda row: self._add(_parse_row(host, default, row)))
         absent = np.flatnonzero(self._is_invalid[numbers] | (lengths == 0) | (lengths > host.shape[1]))
         if absent.size:
             wire, ports = np.ascontiguousarray(address[absent]), port[absent]
@@ -121,17 +123,16 @@ def _hash(value: object) -> int:
     return hash(value) & 0xFFFFFFFFFFFFFFFF
 
 
-def _parse_row(host: U8, https: Bools, row: int) -> Authority | None:
-    text = host[row].tobytes().rstrip(b"\0").decode("latin-1")
-    return parse(text, "https" if https[row] else "http")
+def _parse_row(host: U8, default: U16, row: int) -> Authority | None:
+    return parse(host[row].tobytes().rstrip(b"\0").decode("latin-1"), int(default[row]))
 
 
-def parse(text: str, scheme: str) -> Authority | None:
-    """Takes `host[:port]` apart; None where it is none. Port absent: the scheme's."""
+def parse(text: str, default: int) -> Authority | None:
+    """Takes `host[:port]` apart; None where it is none. Port absent: `default`."""
     found = _HOST.fullmatch(text)
     if found is None:
         return None
-    port = int(found["port"]) if found["port"] else DEFAULT_PORTS[scheme]
+    port = int(found["port"]) if found["port"] else default
     if port > 65535:
         return None
     host = found["six"] or found["name"]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from otel_ebpf_receiver.sources.http import names, startlines, target
 from otel_ebpf_receiver.sources.http.attributes import Describe
-from otel_ebpf_receiver.sources.http.authority import Named
+from otel_ebpf_receiver.sources.http.authority import DEFAULT_PORTS, Named
 from otel_ebpf_receiver.sources.http.caches import IGNORED, Caches
 from otel_ebpf_receiver.sources.http.instruments import ACTIVE, measured
 from otel_ebpf_receiver.sources.http.options import HttpOptions
@@ -45,6 +45,9 @@ from otel_ebpf_receiver.telemetry.workload import Flows, Identified
 
 CONNECT = METHODS.index("CONNECT")
 # hot: benchmarks/cpu.py. Plain numbers: before Python 3.12 reading a member of an enum costs as much as a numpy call.
+_PORTS = np.array([*DEFAULT_PORTS.values(), 0], np.uint16)
+"""Of each scheme."""
+_NO_SCHEME = np.uint64(0xFFFFFFFFFFFFFFFF)
 _NONE, _CLIENT = int(Error.NONE), int(Side.CLIENT)
 
 
@@ -110,13 +113,18 @@ class HttpView:
         return target.split(self.records, rows, cut=self._is_cut[rows], connect=self.method[rows] == CONNECT)
 
     @cached_property
-    def https(self) -> Bools:
-        """Rows whose target names the scheme https."""
+    def scheme(self) -> U64:
+        """What each target names as its scheme, http where it names none; see `target.SCHEMES`."""
         rows, targets = self._odd
-        out = np.zeros(len(self.status), bool)
+        out = np.zeros(len(self.status), np.uint64)
         if targets is not None:
-            out[rows] = targets.https
+            out[rows] = targets.scheme
         return out
+
+    def scheme_text(self, row: int) -> str:
+        """The scheme of a row as it is in the URL."""
+        number, targets = int(self.scheme[row]), self._odd[1]
+        return target.SCHEMES[number] if targets is None or number < target.OTHER else targets.others[number]
 
     @cached_property
     def agent(self) -> U8:
@@ -186,13 +194,16 @@ class HttpView:
     def server(self) -> Named:
         """The server as the request names it."""
         host, lengths = matrix(self.records, "host"), self.records["host_len"].astype(np.int64)
+        default = np.full(len(lengths), _PORTS[0], np.uint16)
         rows, targets = self._odd
+        if targets is not None:
+            default[rows] = _PORTS[_bounded(targets.scheme)]
         if targets is not None and targets.authority.shape[1]:
             # The authority in the target replaces Host (RFC 9112 3.2.2).
             named, host = targets.authority_lengths > 0, host.copy()
             host[rows[named]], lengths[rows[named]] = targets.authority[named], targets.authority_lengths[named]
         address, port = self.server_address, self.flows.server_port
-        return self.caches.authorities.name(host, lengths, address, port, self.https, self._name_of)
+        return self.caches.authorities.name(host, lengths, address, port, default, self._name_of)
 
     @property
     def may_export(self) -> bool:
@@ -235,7 +246,7 @@ class HttpView:
             shown = self.is_broken(kind) & (self.status < (500 if kind is Kind.SERVER else 400))
             packed |= shown[rows] * (self.error[rows] << 32)
         if kind is Kind.SERVER and self._odd[1] is not None:
-            packed |= self.https[rows].astype(np.int64) << 40
+            packed |= _bounded(self.scheme[rows]) << 40
         return packed.view(np.uint64)
 
     def _measured_rows(self) -> Iterator[tuple[Kind, Rows]]:
@@ -247,7 +258,7 @@ class HttpView:
 
     def active(self) -> Iterator[Points]:
         for kind, rows in self._measured_rows():
-            asked = self.https[rows].astype(np.uint64) if kind is Kind.SERVER else self.server.key[rows]
+            asked = _bounded(self.scheme[rows]).view(np.uint64) if kind is Kind.SERVER else self.server.key[rows]
             group = Group(mix(self.method[rows].astype(np.uint64), asked), Describe(self, kind, rows).active)
             yield Points(ACTIVE[kind], kind, rows, np.ones(len(rows)), group)
 
@@ -272,7 +283,8 @@ class HttpView:
             method[unknown] = mix(*startlines.beginning(records[rows[unknown]]))
         note = records["flags"][at].astype(np.uint64) | (self.closed_by[at] << 16 | self.error[at] << 20).astype(np.uint64)
         # Who was asked goes with what for: a route is one server's, so that together there are hardly more combinations.
-        outcome = Group(mix(self.outcome(kind, at), self.route[at], method, note, self.server.key[at]), describe.outcome)
+        scheme = () if self._odd[1] is None else (self.scheme[at],)
+        outcome = Group(mix(self.outcome(kind, at), self.route[at], method, note, self.server.key[at], *scheme), describe.outcome)
         address = self.client_address if kind is Kind.SERVER else self.server_address
         other = self.caches.peers.keys(self.who.workloads, (self.who.client if kind is Kind.SERVER else self.who.server)[at])
         peer = mix(self.agents[1][at], other, *words(np.ascontiguousarray(address[at])), *self._slot_words(at))
@@ -313,11 +325,13 @@ class HttpView:
             path, lengths = _joined(path, lengths, query, query_lengths)
         bare = form == target.Form.ASTERISK
         path, lengths = np.where(bare[:, None], 0, path).astype(np.uint8), np.where(bare, 0, lengths)
-        scheme = np.where(form == target.Form.AUTHORITY, 2, targets.https[at]).astype(np.uint64)
+        is_bare = form == target.Form.AUTHORITY
+        scheme = np.where(is_bare, _NO_SCHEME, targets.scheme[at])
 
         def url(row: int) -> bytes:
-            begin = ("http://", "https://", "//")[int(scheme[row])]
-            return (begin + self.server.text(int(rows[row]))).encode()
+            at_row = int(rows[row])
+            begin = "" if is_bare[row] else f"{self.scheme_text(at_row)}:"
+            return f"{begin}//{self.server.text(at_row)}".encode()
 
         return [Text(names.URL_FULL, path, lengths, Prefix(mix(self.server.text_key[at], scheme), url))]
 
@@ -338,6 +352,11 @@ def as_bytes(column: Records) -> U8:
     """A column of raw or text fields as a matrix of bytes of its own."""
     column = np.ascontiguousarray(column)
     return column.view(np.uint8).reshape(len(column), -1)
+
+
+def _bounded(scheme: U64) -> I64:
+    """The schemes that metrics tell apart; all others are one."""
+    return np.minimum(scheme, np.uint64(target.OTHER)).view(np.int64)
 
 
 def shared_words(records: Records, begin: U64) -> U64:

@@ -5,16 +5,33 @@ The rare target with bytes that are no text is made text one by one. It names no
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
+from otel_ebpf_receiver.sources.http.authority import DEFAULT_PORTS
 from otel_ebpf_receiver.sources.http.record import matrix
 from otel_ebpf_receiver.telemetry.columns import I64, U8, U64, Bools, Records
 
 AUTHORITY = 64
+SCHEMES = tuple(DEFAULT_PORTS)
+"""What `Targets.scheme` counts: those of which a port is known, and which metrics tell apart. Any other is a larger number."""
+OTHER = len(SCHEMES)
+
+
+def _table(characters: str) -> Bools:
+    """Of each byte whether it is one of these."""
+    table = np.zeros(256, bool)
+    table[list(characters.encode())] = True
+    return table
+
+
+_COLON = np.frombuffer(b"://", np.uint8)
+_LETTER = _table("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+_IN_SCHEME = _LETTER | _table("0123456789+-.")
 Picked = npt.NDArray[np.intp] | slice
 
 
@@ -31,7 +48,8 @@ class Form(IntEnum):
 class Targets:
     """Of n rows: the path (u8, n x 8k, zero behind `path_lengths`), where the query begins in `whole`, and what an absolute target named.
 
-    `whole` is path and query; `query` is the place behind the `?`, 0: none. `is_cut_path`: the kept part ends inside the path.
+    `whole` is path and query; `query` is the place behind the `?`, 0: none. `is_cut_path`: the kept part ends inside the path. An authority that was
+    cut is longer than `authority` is wide. `scheme`: see `SCHEMES`; `others`: texts of the others.
     """
 
     form: U8
@@ -43,7 +61,8 @@ class Targets:
     is_cut_path: Bools
     authority: U8
     authority_lengths: I64
-    https: Bools
+    scheme: U64
+    others: Mapping[int, str]
 
 
 def split(records: Records, rows: Picked = slice(None), *, cut: Bools, connect: Bools) -> Targets:
@@ -53,21 +72,23 @@ def split(records: Records, rows: Picked = slice(None), *, cut: Bools, connect: 
     whole, lengths = _targets(records, rows)
     n = len(lengths)
     form = np.zeros(n, np.uint8)
-    authority, authority_lengths, https = np.zeros((n, 0), np.uint8), np.zeros(n, np.int64), np.zeros(n, bool)
+    authority, authority_lengths = np.zeros((n, 0), np.uint8), np.zeros(n, np.int64)
+    scheme, others = np.zeros(n, np.uint64), dict[int, str]()
     odd = np.flatnonzero((whole[:, 0] != ord("/")) | connect)
     if odd.size:
         authority = np.zeros((n, AUTHORITY), np.uint8)
-        form[odd] = _forms(whole[odd], lengths[odd], connect[odd])
-        absolute = np.flatnonzero(form == Form.ABSOLUTE)
-        https[absolute] = _begins(whole[absolute], b"https://")
-        authority_lengths[absolute] = _take_authority(whole, lengths, absolute, np.where(https[absolute], 8, 7), authority)
+        sizes, scheme[odd] = _schemes(whole[odd], connect[odd], others)
+        form[odd] = _forms(whole[odd], lengths[odd], connect[odd], sizes > 0)
+        is_absolute = form[odd] == Form.ABSOLUTE
+        absolute, starts = odd[is_absolute], sizes[is_absolute] + len(_COLON)
+        authority_lengths[absolute] = _take_authority(whole, lengths, absolute, starts, cut[absolute], authority)
         named = np.flatnonzero(form == Form.AUTHORITY)
         width = min(AUTHORITY, whole.shape[1])
         authority[named, :width], authority_lengths[named] = whole[named, :width], lengths[named]
         whole[named], lengths[named] = 0, 0
     whole, lengths = as_text(whole, lengths)
     path, path_lengths, query = _path(whole, lengths)
-    return Targets(form, path, path_lengths, whole, lengths, query, cut & (query == 0), authority, authority_lengths, https)
+    return Targets(form, path, path_lengths, whole, lengths, query, cut & (query == 0), authority, authority_lengths, scheme, others)
 
 
 def odd(first: U64, method_lengths: npt.NDArray[np.uint8], *, connect: Bools) -> npt.NDArray[np.intp]:
@@ -112,14 +133,46 @@ def _begins(rows: U8, text: bytes) -> Bools:
     return same
 
 
-def _forms(whole: U8, lengths: I64, connect: Bools) -> U8:
-    absolute = _begins(whole, b"http://") | _begins(whole, b"https://")
+def _schemes(rows: U8, connect: Bools, others: dict[int, str]) -> tuple[I64, U64]:
+    """How long the scheme is of targets that begin with one and `://` (RFC 3986 3.1), 0: none; and which. Those that are not known are added to `others`."""
+    sizes, schemes = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.uint64)
+    for number, name in enumerate(SCHEMES[:2]):
+        here = _begins(rows, name.encode() + b"://") & ~connect
+        sizes[here], schemes[here] = len(name), number
+    left = np.flatnonzero((sizes == 0) & ~connect)
+    if left.size:
+        found = _scheme_lengths(rows[left])
+        sizes[left] = found
+        # Rare; one by one.
+        for row in left[found > 0].tolist():
+            schemes[row] = _number(rows[row, : sizes[row]].tobytes().decode().lower(), others)
+    return sizes, schemes
+
+
+def _number(name: str, others: dict[int, str]) -> int:
+    if name in SCHEMES:
+        return SCHEMES.index(name)
+    number = hash(name) & 0xFFFFFFFFFFFFFFFF | 1 << 63
+    others[number] = name
+    return number
+
+
+def _scheme_lengths(rows: U8) -> I64:
+    width = rows.shape[1]
+    ends = (~_IN_SCHEME[rows]).argmax(axis=1)
+    at = ends[:, None] + np.arange(len(_COLON))
+    behind = np.take_along_axis(rows, np.minimum(at, width - 1), axis=1) == _COLON
+    is_scheme = behind.all(axis=1) & (at[:, -1] < width) & _LETTER[rows[:, 0]]
+    return np.where(is_scheme, ends, 0)
+
+
+def _forms(whole: U8, lengths: I64, connect: Bools, absolute: Bools) -> U8:
     asterisk = (lengths == 1) & (whole[:, 0] == ord("*"))
     return np.select([connect, absolute, asterisk], [Form.AUTHORITY, Form.ABSOLUTE, Form.ASTERISK], Form.ORIGIN).astype(np.uint8)
 
 
-def _take_authority(whole: U8, lengths: I64, rows: npt.NDArray[np.intp], start: I64, authority: U8) -> I64:
-    """Moves the authority of absolute targets out; what is left is the path and query, `/` where there is none."""
+def _take_authority(whole: U8, lengths: I64, rows: npt.NDArray[np.intp], start: I64, cut: Bools, authority: U8) -> I64:
+    """Moves the authority of absolute targets out; what is left is the path and query, `/` where there is none. Returns its lengths."""
     if not rows.size:
         return np.zeros(0, np.int64)
     width = whole.shape[1]
@@ -142,7 +195,8 @@ def _take_authority(whole: U8, lengths: I64, rows: npt.NDArray[np.intp], start: 
         rest[missing, 0] = ord("/")
         left = left + missing
     whole[rows], lengths[rows] = rest, left
-    return sizes
+    # What was cut inside of the authority may be a part of its credentials.
+    return np.where(cut & ~ends.any(axis=1), AUTHORITY + 1, sizes)
 
 
 def _shifted(rows: U8, start: I64, stop: I64) -> U8:
