@@ -35,8 +35,8 @@ class Attribute:
 
 
 SPAN = (
-    Attribute(http.METHOD, BOTH, "always", "The method; `_OTHER` for one that no standard names."),
-    Attribute(http.METHOD_ORIGINAL, BOTH, "unknown method", "The method as it was on the wire."),
+    Attribute(http.METHOD, BOTH, "always", "The method; `_OTHER` for one that is not in `http.known_methods`."),
+    Attribute(http.METHOD_ORIGINAL, BOTH, "`_OTHER`", "The method as it was on the wire."),
     Attribute(http.STATUS, BOTH, "answered", "The status of the final response. Never invented."),
     Attribute(
         http.ERROR_TYPE, BOTH, "error", "The status as text (5xx; on CLIENT spans 4xx too), `connection_reset` or `connection_closed`."

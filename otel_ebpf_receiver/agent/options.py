@@ -94,6 +94,7 @@ def http_options(config: Config) -> HttpOptions:
     telemetry = config.telemetry
     return HttpOptions(
         target=config.http.target_bytes,
+        methods=config.http.known_methods,
         headers=tuple(name.lower() for name in config.http.headers),
         query=telemetry.query.enabled,
         masked=telemetry.query.masked,

@@ -42,6 +42,11 @@ def header_names(values: Sequence[str]) -> str | None:
     return None
 
 
+def methods(values: Sequence[str]) -> str | None:
+    """For names of request methods."""
+    return next((f"{value!r} is not a method" for value in values if not _TOKEN.fullmatch(value)), None)
+
+
 def headers(values: Mapping[str, str]) -> str | None:
     """For headers to send; values are never shown."""
     for name, value in values.items():

@@ -108,6 +108,14 @@ class Http:
         check=checks.header_names,
     )
 
+    known_methods: Texts = key(
+        ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"),
+        "Methods that are told by name, case-sensitive; any other is `_OTHER`, its own text in http.request.method_original.",
+        most=64,
+        check=checks.methods,
+        variables=("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS",),
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class Service:

@@ -263,6 +263,56 @@ def test_unknown_methods_are_other(method: str, name: str) -> None:
     assert ran.points[0]["attributes"]["http.request.method"] == (method if known else "_OTHER")
 
 
+KNOWN = ("PROPFIND", "get", "POST", "GETS", "X" * 400, "get", "_OTHER")
+
+
+@pytest.mark.parametrize(
+    ("method", "is_known"),
+    [
+        ("PROPFIND", True),
+        ("get", True),
+        ("POST", True),
+        ("GETS", True),
+        ("GET", False),
+        ("QUERY", False),
+        ("propfind", False),
+        ("PROP", False),
+    ],
+)
+def test_the_list_of_known_methods_can_be_replaced(method: str, is_known: bool) -> None:
+    """Methods of the list, and no others, are told by name in spans and metrics, with the case that they have."""
+    options = HttpOptions(methods=KNOWN, active=True)
+
+    ran = run(make({"method": method}), options=options, begun=make({"method": method, "status": 0, "response_start_ns": 0}))
+
+    assert ran.span(SERVER)["name"] == (method if is_known else "HTTP")
+    for kind in (SERVER, CLIENT):
+        found = ran.attributes(kind)
+        assert found["http.request.method"] == (method if is_known else "_OTHER")
+        assert found.get("http.request.method_original") == (None if is_known else method)
+    assert {point["attributes"]["http.request.method"] for point in ran.points} == {method if is_known else "_OTHER"}
+    assert {point["metric"] for point in ran.points} >= {"http.server.request.duration", "http.server.active_requests"}
+
+
+def test_methods_of_one_batch_are_told_each() -> None:
+    """Known ones, unknown ones and those of the default list, beside each other."""
+    methods = ("POST", "PROPFIND", "BREW", "GET", "PROPFIND", "get", "M" * 23)
+
+    ran = run(make(*({"method": method} for method in methods)), options=HttpOptions(methods=KNOWN))
+
+    names = [span["name"] for span in ran.spans if span["kind"] == SERVER]
+    assert names == ["POST", "PROPFIND", "HTTP", "HTTP", "PROPFIND", "get", "HTTP"]
+
+
+def test_what_a_method_means_does_not_depend_on_its_name() -> None:
+    """CONNECT is one, and has the server that its target names, where it is not on the list of methods either."""
+    ran = run(make({"method": "CONNECT", "target": "db.example:5432"}), options=HttpOptions(methods=("GET",)))
+
+    found = ran.attributes(SERVER)
+    assert (found["http.request.method"], found["http.request.method_original"]) == ("_OTHER", "CONNECT")
+    assert (found["server.address"], found["server.port"]) == ("db.example", 5432)
+
+
 def test_routes_name_spans_and_metrics_of_both_sides() -> None:
     """A configured pattern is `http.route` of the server and `url.template` of the client, in the span's name and in the metrics."""
     ran = run(make({"target": "/users/7?x"}), routes=RouteOptions((RoutePattern("/users/{id}"),)))

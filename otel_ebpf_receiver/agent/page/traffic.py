@@ -13,7 +13,6 @@ from otel_ebpf_receiver.agent.page.slots import Places, Slots
 from otel_ebpf_receiver.agent.page.window import SECONDS, Window
 from otel_ebpf_receiver.sources.http.authority import address_text
 from otel_ebpf_receiver.sources.http.columns import HttpView
-from otel_ebpf_receiver.sources.http.record import METHODS
 from otel_ebpf_receiver.telemetry import names
 from otel_ebpf_receiver.telemetry.columns import U8, U64, Bools, Kind
 from otel_ebpf_receiver.telemetry.keys import mix, words
@@ -61,7 +60,7 @@ class Traffic:
         client, server = self._ends(view, is_server=False), self._ends(view, is_server=True)
         is_error = view.is_broken(Kind.SERVER) | (view.status >= 500)
         node = server.astype(np.int64)
-        routes = self._routes.places(mix(view.route, node, view.method), lambda row: _route(view, row, int(node[row])))
+        routes = self._routes.places(mix(view.route, node, view.told_method), lambda row: _route(view, row, int(node[row])))
         edges = self._edges.places(mix(client, server), lambda row: (int(client[row]), int(server[row])))
         for window, places in ((self._by_node, server), (self._by_route, routes), (self._by_edge, edges)):
             window.add(places[rows], view.duration[rows], is_error[rows])
@@ -170,8 +169,7 @@ def _ms(nanoseconds: Any) -> list[float]:
 
 
 def _route(view: HttpView, row: int, node: int) -> Route:
-    code = int(view.method[row])
-    return Route(node, METHODS[code] if code else "HTTP", view.routes.text(int(view.route[row])))
+    return Route(node, view.method_name(row) or "HTTP", view.routes.text(int(view.route[row])))
 
 
 def _address_keys(address: U8, port: npt.NDArray[np.int64] | None) -> U64:

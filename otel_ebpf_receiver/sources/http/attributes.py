@@ -43,7 +43,7 @@ class Describe:
     def active(self, row: int) -> Part:
         """Attributes of the number of requests under way, of which it is not known how they will end."""
         at = int(self._rows[row])
-        out: dict[str, AttributeValue] = {names.METHOD: METHODS[int(self._view.method[at])]}
+        out: dict[str, AttributeValue] = {names.METHOD: self._view.method_name(at) or METHODS[0]}
         return Part(out | self._asked(at))
 
     def outcome(self, row: int) -> Part:
@@ -53,16 +53,15 @@ class Describe:
         out |= self._server(at)
         if self._kind is Kind.SERVER:
             out[names.URL_SCHEME] = view.scheme_text(at)
-        code = int(view.method[at])
-        if code == 0:
+        method = view.method_name(at)
+        if method is None:
             out[names.METHOD_ORIGINAL] = self._method(at)
         if view.error[at] and (side := _SIDES.get(Side(view.closed_by[at]))):
             out[names.CLOSED_BY] = side
         if flags := flag_names(int(view.records["flags"][at])):
             out[names.FLAGS] = flags
-        method = METHODS[code] if code else "HTTP"
-        route = view.routes.text(int(view.route[at]))
-        return Part(out, f"{method} {route}" if route else method, view.is_error_row(self._kind, at))
+        name, route = method or "HTTP", view.routes.text(int(view.route[at]))
+        return Part(out, f"{name} {route}" if route else name, view.is_error_row(self._kind, at))
 
     def peer(self, row: int) -> Part:
         """The other side as the wire shows it, as proxies tell it, and by name; and the User-Agent, of which each peer has few."""
@@ -82,7 +81,7 @@ class Describe:
 
     def _common(self, at: int) -> dict[str, AttributeValue]:
         view = self._view
-        out: dict[str, AttributeValue] = {names.METHOD: METHODS[int(view.method[at])]}
+        out: dict[str, AttributeValue] = {names.METHOD: view.method_name(at) or METHODS[0]}
         status = int(view.status[at])
         if status:
             out[names.STATUS] = status

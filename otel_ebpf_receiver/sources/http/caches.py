@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_ebpf_receiver.sources.http.authority import Authorities
+from otel_ebpf_receiver.sources.http.methods import Methods
 from otel_ebpf_receiver.sources.http.options import HttpOptions
 from otel_ebpf_receiver.sources.http.redact import Masks
 from otel_ebpf_receiver.telemetry.columns import U8, U64
@@ -64,3 +65,4 @@ class Caches:
         self.agents = Agents(options.ignored_agents)
         self.masks = Masks(options.masked)
         self.peers = Peers()
+        self.methods = Methods(options.methods)

@@ -82,6 +82,16 @@ class HttpView:
         )
 
     @cached_property
+    def told_method(self) -> I64:
+        """The method of each row as a place in `caches.methods.names`; `method` is its code in the record."""
+        return self.caches.methods.numbers(self.records, self.method)
+
+    def method_name(self, row: int) -> str | None:
+        """The method of a row, if it is one of those that are told by name."""
+        number = int(self.told_method[row])
+        return self.caches.methods.names[number] if number else None
+
+    @cached_property
     def closed_by(self) -> I64:
         return self.records["side"].astype(np.int64)
 
@@ -240,7 +250,7 @@ class HttpView:
     def outcome(self, kind: Kind, rows: Picked) -> U64:
         """Everything about how an exchange went that attributes tell: method, status, version, error."""
         records = self.records
-        packed = self.status[rows] | self.method[rows] << 16 | records["minor"][rows].astype(np.int64) << 24
+        packed = self.status[rows] | self.told_method[rows] << 16 | records["minor"][rows].astype(np.int64) << 24
         if self._broken.any():
             # Only what an attribute shows may be in the key, or one series would be there twice: an error status hides how the message ended.
             shown = self.is_broken(kind) & (self.status < (500 if kind is Kind.SERVER else 400))
@@ -259,7 +269,7 @@ class HttpView:
     def active(self) -> Iterator[Points]:
         for kind, rows in self._measured_rows():
             asked = _bounded(self.scheme[rows]).view(np.uint64) if kind is Kind.SERVER else self.server.key[rows]
-            group = Group(mix(self.method[rows].astype(np.uint64), asked), Describe(self, kind, rows).active)
+            group = Group(mix(self.told_method[rows].astype(np.uint64), asked), Describe(self, kind, rows).active)
             yield Points(ACTIVE[kind], kind, rows, np.ones(len(rows)), group)
 
     def points(self) -> Iterator[Points]:
@@ -278,7 +288,7 @@ class HttpView:
         # Before the route, which then takes no target apart once more.
         texts = self._texts(kind, rows, at)
         method = np.zeros(len(rows), np.uint64)
-        unknown = np.flatnonzero(self.method[at] == 0)
+        unknown = np.flatnonzero(self.told_method[at] == 0)
         if unknown.size:
             method[unknown] = mix(*startlines.beginning(records[rows[unknown]]))
         note = records["flags"][at].astype(np.uint64) | (self.closed_by[at] << 16 | self.error[at] << 20).astype(np.uint64)

@@ -17,9 +17,10 @@ SIZE_BOUNDS = (0, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 1
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
-    """`headers`: names of the request headers in the record's slots. `masked`, `ignored_agents`: globs. `size_bounds`: bytes."""
+    """`methods`: those that are told by name. `headers`: names of the request headers in the record's slots. `masked`, `ignored_agents`: globs. `size_bounds`: bytes."""
 
     target: int = record.TARGET
+    methods: tuple[str, ...] = record.METHODS[1:]
     headers: tuple[str, ...] = ()
     query: bool = False
     masked: tuple[str, ...] = MASKED
