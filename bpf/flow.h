@@ -35,7 +35,9 @@ struct flow {
   u64 id;                                                       // never used twice
   u32 generation;                                               // of the watch list, when it was asked
   u8 verdict, owner, closer, joined;                            // owner: its slot in `programs`. closer: 1 + direction of the first FIN
-  u8 known, pad[23];                                            // what it is was counted
+  u8 known, asked, pad[2];                                      // known: what it is was counted. asked: 1 + direction of a SYN that nobody has answered yet
+  u32 asked_seq, begun[2];                                      // its number; of the SYN that each direction began with
+  u8 more_pad[8];
   struct direction d[2];
 };
 // The kernel puts 48 bytes and the key in front.

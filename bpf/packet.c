@@ -102,8 +102,15 @@ static __always_inline u32 admit(struct counters *c, struct settings *w) {
   return OPEN;
 }
 
+// Does this segment show that the SYN within a known connection was taken for a new one? Whoever has the connection answers such a SYN with a bare
+// acknowledgement and goes on (RFC 9293, 3.10.7.4): the SYN alone, late or stray, changes nothing.
+static __always_inline u32 anew_by(struct flow *f, struct segment *p, u32 back) {
+  if (p->flags & TCP_SYN) return f->asked == 2 - back && p->ack == f->asked_seq + 1;
+  return f->asked == 1 + back && p->seq == f->asked_seq + 1 && !(p->flags & TCP_RST);
+}
+
 // A new flow, or the old one begun afresh.
-static __always_inline struct flow *begin(struct __sk_buff *skb, struct counters *c) {
+static __always_inline struct flow *begin(struct __sk_buff *skb, struct counters *c, u32 joined) {
   struct segment *p = &c->p;
   struct flow_key *k = &c->k;
   u32 zero = 0;
@@ -114,7 +121,7 @@ static __always_inline struct flow *begin(struct __sk_buff *skb, struct counters
   f->id = bpf_ktime_get_ns() << 8 | (bpf_get_smp_processor_id() & 255);
   f->generation = w->generation;
   f->verdict = admit(c, w);
-  f->joined = !(p->flags & TCP_SYN);
+  f->joined = joined;
   c->n[COUNT_flows]++;
   if (f->joined) c->n[COUNT_flows_joined]++;
   if (f->verdict == UNWATCHED) c->n[COUNT_flows_unwatched]++;
@@ -264,17 +271,29 @@ int packet(struct __sk_buff *skb) {
     if (o && (s32)(p->ack - V(o->acked)) > 0) V(o->acked) = p->ack;
     return outcome(c, COUNT_bare_ack);
   }
-  u32 syn = p->flags & TCP_SYN;
+  u32 syn = p->flags & TCP_SYN, anew = 0;
   if (unlikely(syn && !(p->flags & TCP_ACK))) {
     on_syn(skb, p);
-    struct direction *d = f ? &f->d[back & 1] : 0;              // the same SYN again changes nothing
-    if (!d || d->stage == NEW || d->next != p->seq + 1) { f = 0; }
-  }
+    if (f && f->d[back & 1].stage != NEW) {
+      u32 again = f->begun[back & 1] == p->seq;                 // the same SYN again changes nothing
+      if (again || !p->size) {
+        if (!again) { f->asked = 1 + back; f->asked_seq = p->seq; }
+        return outcome(c, p->size ? COUNT_retransmitted : COUNT_handshake);
+      }
+    }
+    f = 0;
+  } else if (unlikely(f && f->asked) && anew_by(f, p, back)) { f = 0; anew = 1; }
   if (unlikely(!f)) {
-    if (!p->size && !syn) return outcome(c, COUNT_stray_end);
-    f = begin(skb, c);
+    if (!p->size && !syn && !anew) return outcome(c, COUNT_stray_end);
+    f = begin(skb, c, !syn && !anew);
     if (!f) return outcome(c, COUNT_no_flow);
     if (f->verdict == OPEN) own_flow(f);
+    if (anew) {
+      u32 side = syn ? !back : back, first = syn ? p->ack : p->seq;
+      struct direction *d = &f->d[side & 1];
+      d->next = first; d->stage = KNOWN; d->marks = AFTER_GAP | FIRST;
+      f->begun[side & 1] = first - 1;
+    }
   }
   if (f->verdict) {
     struct settings *w = settings.lookup(&zero);
@@ -311,6 +330,7 @@ int packet(struct __sk_buff *skb) {
   if (unlikely(d->stage == NEW)) {
     d->next = seq; d->ack = p->ack; d->stage = KNOWN;
     d->marks = AFTER_GAP | FIRST;
+    if (syn) f->begun[back & 1] = seq - 1;
     if (!syn && (f->joined || seq != other->ack)) own_joined(d);   // with only one half of the handshake seen, the other's acknowledgement tells
   }
   V(door->acked) = p->ack;
