@@ -75,7 +75,7 @@ class Measure:
 def choices() -> tuple[Choice, ...]:
     """The default, and what costs the verifier most."""
     default = Config()
-    headers = dataclasses.replace(default.http, headers=("x-forwarded-for", "forwarded", "x-request-id", "x-b3-traceid"))
+    headers = dataclasses.replace(default.http, headers=("x-forwarded-for", "content-type", "traceparent", "x-b3-traceid"))
     return (
         Choice("default", default),
         Choice("hash transport", dataclasses.replace(default, capture=dataclasses.replace(default.capture, transport="hash"))),

@@ -171,7 +171,14 @@ static __always_inline void traceparent(struct http_scratch *s, struct http_dire
 // A text value that is not kept yet: the first of its name counts.
 static __always_inline void text(struct http_scratch *s, struct http_direction *h) {
   u32 id = V(s->id);
-  if (id == H_TRACEPARENT) { traceparent(s, h); return; }
+  if (id == H_TRACEPARENT) {
+    traceparent(s, h);
+#ifdef HTTP_SLOT_TRACEPARENT
+    id = H_SLOT + HTTP_SLOT_TRACEPARENT;
+#else
+    return;
+#endif
+  }
   V(s->field) = FIELD(host); V(s->length) = FIELD(host_len);
   if (id == H_AGENT) { V(s->field) = FIELD(agent); V(s->length) = FIELD(agent_len); }
   if (id == H_TRACESTATE) { V(s->p.wide) = 1; V(s->field) = FIELD(tracestate); V(s->length) = FIELD(tracestate_len); }
@@ -199,19 +206,17 @@ static __always_inline void recognise(struct http_scratch *s, struct http_direct
   if (x == W8('c', 'o', 'n', 't', 'e', 'n', 't', '-')) {
     if (y << 8 == W8(0, 'l', 'e', 'n', 'g', 't', 'h', ':')) { V(s->id) = H_LENGTH; V(s->k) = 15; }
     else if (y << 16 == W8(0, 0, 'l', 'e', 'n', 'g', 't', 'h') && !(not_space(load8(p + 14)) & 0x80)) V(h->seen) |= CONFLICT;
-    return;
-  }
-  if (x == W8('t', 'r', 'a', 'n', 's', 'f', 'e', 'r')) {
+  } else if (x == W8('t', 'r', 'a', 'n', 's', 'f', 'e', 'r')) {
     if (y == W8('-', 'e', 'n', 'c', 'o', 'd', 'i', 'n') && (u16)z == ('g' | ':' << 8)) { V(s->id) = H_CODING; V(s->k) = 18; }
     else if (y == W8('-', 'e', 'n', 'c', 'o', 'd', 'i', 'n') && (u8)z == 'g' && !(not_space(load8(p + 17)) & 0x80)) V(h->seen) |= CONFLICT;
-    return;
   }
-  if (role != REQUEST) return;
-  if (x << 24 == W8(0, 0, 0, 'h', 'o', 's', 't', ':')) { V(s->id) = H_HOST; V(s->k) = 5; }
+  else if (role != REQUEST) return;
+  else if (x << 24 == W8(0, 0, 0, 'h', 'o', 's', 't', ':')) { V(s->id) = H_HOST; V(s->k) = 5; }
   else if (x == W8('u', 's', 'e', 'r', '-', 'a', 'g', 'e')) { if (y << 40 == W8(0, 0, 0, 0, 0, 'n', 't', ':')) { V(s->id) = H_AGENT; V(s->k) = 11; } }
   else if (x == W8('t', 'r', 'a', 'c', 'e', 'p', 'a', 'r')) { if (y << 32 == W8(0, 0, 0, 0, 'e', 'n', 't', ':')) { V(s->id) = H_TRACEPARENT; V(s->k) = 12; } }
   else if (x == W8('t', 'r', 'a', 'c', 'e', 's', 't', 'a')) { if (y << 40 == W8(0, 0, 0, 0, 0, 't', 'e', ':')) { V(s->id) = H_TRACESTATE; V(s->k) = 11; } }
 #ifdef HTTP_SLOT_NAMES
+  if (role != REQUEST || V(s->id)) return;
   HTTP_SLOT_NAMES
 #endif
 }
@@ -265,8 +270,8 @@ static __always_inline void header(struct http_scratch *s, struct http_direction
   u64 low = load8(&s->b[from & HTTP_MASK]), high = load8(&s->b[(from + 8) & HTTP_MASK]), bad = n > 16;
   if (V(s->cut)) {                                              // longer than what is looked at: a coding is judged by its end, later
     V(h->seen) |= id == H_CODING ? CODED : CONFLICT;
-    V(s->id) = 0;
-    return;
+    V(s->id) = id > H_CODING ? 0 : id;
+  if (id > H_CODING) return;
   }
   if (id == H_CODING) {
     u64 last = load8(&s->b[(V(s->to) - 8) & HTTP_MASK]), lower = last | LOWER, before = (last & 255) == ',' || !(not_space(last) & 0x80);

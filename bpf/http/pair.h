@@ -91,6 +91,18 @@ static __always_inline void open_request(struct http_scratch *s, struct http_dir
   V(r->direction) = V(s->leaving) ? HTTP_DIRECTION_LEFT : HTTP_DIRECTION_ARRIVED;
   V(r->request_end_ns) = V(s->now);
   V(r->number) = V(h->number);
+#ifdef HTTP_SLOT_HOST
+  copy8(r->slots[HTTP_SLOT_HOST], r->host, HTTP_TEXT / 8);
+  V(r->slot_len[HTTP_SLOT_HOST]) = V(r->host_len);
+#endif
+#ifdef HTTP_SLOT_AGENT
+  copy8(r->slots[HTTP_SLOT_AGENT], r->agent, HTTP_TEXT / 8);
+  V(r->slot_len[HTTP_SLOT_AGENT]) = V(r->agent_len);
+#endif
+#ifdef HTTP_SLOT_TRACESTATE
+  copy8(r->slots[HTTP_SLOT_TRACESTATE], r->tracestate, HTTP_TEXT / 8);
+  V(r->slot_len[HTTP_SLOT_TRACESTATE]) = V(r->tracestate_len);
+#endif
   V(n->m.flow) = V(s->m.flow); V(n->m.number) = V(h->number);
   http_count(s, HTTP_COUNT_opened);
   if (V(h->phase) == START) {

@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """RFC 9110, section 5.6.2."""
 
+_FRAMING = ("content-length", "transfer-encoding")
+"""Headers that the kernel side reads as what they mean, and does not keep as a text."""
+
 
 def power_of_two(value: int) -> str | None:
     """For sizes of kernel rings."""
@@ -37,6 +40,8 @@ def header_names(values: Sequence[str]) -> str | None:
             return f"{value!r} is not a header name"
         if len(value) > 32:
             return f"{value!r} is longer than 32 characters"
+        if value.lower() in _FRAMING:
+            return f"{value!r} is not kept: it says where a request ends; the size of its body is http.request.body.size"
         if folded.count(value.lower()) > 1:
             return f"{value!r} is given twice"
     return None

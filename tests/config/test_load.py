@@ -240,3 +240,11 @@ def test_every_key_has_words_and_a_valid_default() -> None:
 
     assert all(one.key.text.strip() for one in keys)
     assert len({one.variable for one in keys}) == len(keys)
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding"])
+def test_headers_that_frame_a_body_are_refused(name: str) -> None:
+    """They are read and not kept; the problem says where their value is."""
+    assert f"http.headers: '{name}' is not kept: it says where a request ends; the size of its body is http.request.body.size" in "\n".join(
+        problems(f"http: {{headers: [content-type, {name}]}}")
+    )

@@ -83,3 +83,46 @@ def test_kept_headers() -> None:
             assert first["slot_len"] == [18, 12, 70, 1]
             assert second["slot_len"] == [0, 0, 0, 0]
             assert [bytes(text) for text in second["slots"]] == [b""] * 4
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Content-Type", "content-encoding", "content-lengthy", "transfer-encodings"),
+        ("accept", "user-agents", "traceparents", "Hosting"),
+        ("Host", "User-Agent", "traceparent", "tracestate"),
+        ("content-type", "host", "x-last", "Traceparent"),
+    ],
+)
+def test_any_header_can_be_kept(names: tuple[str, ...]) -> None:
+    """Names that begin as those which the parser reads for itself, and these, which keep their meaning as well."""
+    trace = b"00-%032x-%016x-01" % (7, 9)
+    values = {
+        b"Content-Type": b"application/json", b"Content-Encoding": b"gzip", b"Content-Lengthy": b"9", b"Transfer-Encodings": b"none",
+        b"Accept": b"*/*", b"User-Agents": b"two", b"Traceparents": b"x", b"Hosting": b"y", b"Host": b"a.example:81", b"User-Agent": b"u" * 70,
+        b"Traceparent": trace, b"Tracestate": b"k=v", b"X-Last": b"z",
+    }  # fmt: skip
+    bodies = (
+        (b"Content-Length", b"2", b"ok"),
+        (b"Content-Length", b"\r\n\t2", b"ok"),
+        (b"Transfer-Encoding", b"Chunked", b"2\r\nok\r\n0\r\n\r\n"),
+    )
+    steps, sent = [], []
+    for name, value, body in bodies:
+        headers = {**values, name: value}
+        steps.append(Step(CLIENT, b"POST /a HTTP/1.1\r\n%s\r\n%s" % (b"".join(b"%s: %s\r\n" % h for h in headers.items()), body)))
+        steps.append(Step(SERVER, ANSWER))
+        sent.append({name.decode().lower(): value.strip() for name, value in headers.items()})
+
+    with loaded.kernel(kernel_source(headers=names)) as kernel:
+        for segment in (3400, 40, 1):
+            flow = play.play(steps, play.random_ends(random.Random(1), kernel.next()), random.Random(1), play.wire_cuts(segment))
+            got = kernel.records(flow)
+
+            assert len(got) == len(sent)
+            for row, texts in zip(got, sent, strict=True):
+                wanted = [texts.get(name.lower(), b"") for name in names]
+                assert [bytes(text) for text in row["slots"]] == [text[:64] for text in wanted], segment
+                assert row["slot_len"] == [len(text) for text in wanted]
+                assert (row["host"], row["agent"], row["tracestate"], row["traced"]) == (b"a.example:81", b"u" * 70, b"k=v", 1)
+                assert (row["request_body"], row["status"]) == (2, 200)

@@ -29,6 +29,13 @@ FILES = (
 )
 FUNCTIONS = ("http_steps", "http_odd_byte")
 PROGRAMS = ("http_stream", "http_settle", "http_odd", "http_early", "http_ahead", "http_end", "http_sweep")
+READ = {
+    "host": "HTTP_SLOT_HOST",
+    "user-agent": "HTTP_SLOT_AGENT",
+    "traceparent": "HTTP_SLOT_TRACEPARENT",
+    "tracestate": "HTTP_SLOT_TRACESTATE",
+}
+"""Headers that the record has a place of their own for, and what tells it their slot when they are configured as well."""
 SENT_AT, START_AT = 19, 24
 """Offsets in `struct http_pending` (bpf/http/state.h): whether the record was sent, and when the request began."""
 
@@ -42,7 +49,7 @@ def _match(name: str, slot: int) -> str:
         shift = 8 * (8 - len(piece))
         word = int.from_bytes(bytes(b | 0x20 for b in piece), "little") << shift
         tests.append(f"(load8(p + {at}) | LOWER) << {shift} == {word:#x}ULL")
-    return f"else if ({' && '.join(tests)}) {{ V(s->id) = H_SLOT + {slot}; V(s->k) = {len(text)}; }}"
+    return f"if ({' && '.join(tests)}) {{ V(s->id) = H_SLOT + {slot}; V(s->k) = {len(text)}; }}"
 
 
 def _begins(name: str) -> str:
@@ -59,9 +66,11 @@ def kernel_source(target: int = TARGET, headers: Sequence[str] = (), *, pending:
         "HTTP_TARGET": target,
         "HTTP_SLOTS": len(headers),
     }
-    if headers:
-        defines["HTTP_SLOT_NAMES"] = " ".join(_match(name, slot) for slot, name in enumerate(headers))
-        defines["HTTP_SLOT_BEGINS"] = " ".join(map(_begins, headers))
+    slots = {name.lower(): slot for slot, name in enumerate(headers)}
+    defines |= {READ[name]: slot for name, slot in slots.items() if name in READ}
+    if others := {name: slot for name, slot in slots.items() if name not in READ}:
+        defines["HTTP_SLOT_NAMES"] = " else ".join(_match(name, slot) for name, slot in others.items())
+        defines["HTTP_SLOT_BEGINS"] = " ".join(map(_begins, others))
     if pending:
         defines["HTTP_PENDING"] = pending
     part = KernelPart(
