@@ -16,6 +16,6 @@
   COUNT(resync_truncated)        /* a capture that left bytes out */ \
   COUNT(resync_unpaired)         /* after a response without a request: where it ends is not known */ \
   COUNT(resynchronised)          /* times that pairing became certain again */ \
-  COUNT(length_conflict)         /* contradictory or invalid Content-Length */
+  COUNT(length_conflict)         /* contradictory, empty or invalid Content-Length */
 #define HTTP_ENUM(name) HTTP_COUNT_##name,
 enum { HTTP_COUNTERS(HTTP_ENUM) HTTP_COUNTERS_MANY };

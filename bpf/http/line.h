@@ -240,7 +240,7 @@ static __always_inline void header(struct http_scratch *s, struct http_direction
   recognise(s, h, p, V(h->role));
   u32 folded = *p == ' ' || *p == '\t';                         // obs-fold: goes on with the header before
   V(s->odd) = folded;
-  if (folded) V(s->id) = V(h->header);
+  if (folded) V(s->id) = V(h->header) & ~UNFINISHED;
   else V(h->header) = V(s->id);
   u32 id = V(s->id);
   if (!id) return;
@@ -255,6 +255,11 @@ static __always_inline void header(struct http_scratch *s, struct http_direction
     u64 trail = not_space(load8(&s->b[(eol - 8) & HTTP_MASK]));
     V(s->to) = eol - first(__builtin_bswap64(trail) | 1ULL << 63);
     if (!lead || !trail) V(s->odd) = 1;
+    // No length is not one, unless there are digits further behind, or in a folded line: `length_byte`.
+    if (id == H_LENGTH && !folded && !V(s->cut) && (!lead || (s32)(V(s->to) - V(s->from)) <= 0) && !(V(h->seen) & CONFLICT)) {
+      V(h->seen) |= CONFLICT;
+      V(h->header) = H_LENGTH | UNFINISHED;
+    }
   }
   from = V(s->from);
   u32 n = V(s->to) - from;
@@ -270,8 +275,8 @@ static __always_inline void header(struct http_scratch *s, struct http_direction
   u64 low = load8(&s->b[from & HTTP_MASK]), high = load8(&s->b[(from + 8) & HTTP_MASK]), bad = n > 16;
   if (V(s->cut)) {                                              // longer than what is looked at: a coding is judged by its end, later
     V(h->seen) |= id == H_CODING ? CODED : CONFLICT;
-    V(s->id) = id > H_CODING ? 0 : id;
-  if (id > H_CODING) return;
+    V(s->id) = 0;
+    return;
   }
   if (id == H_CODING) {
     u64 last = load8(&s->b[(V(s->to) - 8) & HTTP_MASK]), lower = last | LOWER, before = (last & 255) == ',' || !(not_space(last) & 0x80);

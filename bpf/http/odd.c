@@ -23,6 +23,10 @@ static __always_inline u32 length_byte(struct http_scratch *s, struct http_direc
   u64 v = V(s->out.m.flow);                                     // the value so far
   if (is_space(b)) { if (state == 1) V(s->k) = 2; return 1; }
   V(s->nl) = 1;                                                 // something was there
+  if (V(h->header) & UNFINISHED) {                              // after all
+    V(h->header) = H_LENGTH;
+    V(h->seen) &= ~CONFLICT;
+  }
   if (b == ',' && state) {
     content_length(h, v);
     V(s->k) = 0;

@@ -33,7 +33,8 @@ _Static_assert(HTTP_CARRY + HTTP_WINDOW <= HTTP_MASK + 1, "line and window fit")
 enum { START, HEAD, CHUNK_SIZE, CHUNK_EXTENSION, CHUNK_CRLF, TRAILERS, FIXED, CHUNK_DATA, UNTIL_CLOSE, CHUNKS_LOST, DONE, STOPPED, RESYNC };
 enum { REQUEST = 1, RESPONSE = 2 };                             // role of a direction
 enum { LENGTH = 1, CHUNKED = 2, CODED = 4, SKIP = 8, LONG_START = 16, HTTP = 32, TRACEPARENT = 64, CONFLICT = 128 };     // what was seen. SKIP: drop bytes up to the next line end
-enum { H_NONE, H_LENGTH, H_CODING, H_HOST, H_AGENT, H_TRACEPARENT, H_TRACESTATE, H_SLOT, H_CHUNK = 32 };     // header in hand, or what else `http_odd` is asked for
+enum { H_NONE, H_LENGTH, H_CODING, H_HOST, H_AGENT, H_TRACEPARENT, H_TRACESTATE, H_SLOT, H_CHUNK = 32, UNFINISHED = 64 };     // header in
+                                                                // hand, or what else `http_odd` is asked for. UNFINISHED: a length without a digit, so far
 
 struct http_direction {                                         // lies in direction.owner
   u64 body, length;                                             // body bytes given to `left` so far (all of it, or the chunks); announced
