@@ -122,7 +122,6 @@ static __always_inline int http_segment(struct __sk_buff *skb, struct counters *
   u8 b = 0;
   if (unlikely(h->cause)) {                                     // a start line may follow what was lost
     if (size && bpf_skb_load_bytes(skb, p->off, &b, 1)) b = 0;
-    h->ack = p->ack;
     h->alone = 0;
   } else if ((h->phase == START && !h->line) || h->phase == RESYNC) {   // must look like a start line before anything is spent on it
     if (!unlikely(!(h->seen & HTTP && h->phase == START))) b = size ? 'H' : 0;        // as it did before; a look costs 25 ns

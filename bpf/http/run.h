@@ -64,6 +64,18 @@ static __always_inline int pass(struct http_scratch *s, struct direction *d, u32
   return 1;
 }
 
+// What the start line of a final response says of its exchange. 1: the connection is no HTTP from here on.
+static __always_inline u32 answer(struct http_scratch *s, struct http_direction *h, struct http_pending *p) {
+  u32 status = V(h->status);
+  p->r.status = status;
+  p->r.response_seq = V(h->seq);
+  p->r.response_start_ns = V(h->start_ns);
+  p->flags = V(h->flags) | V(h->resynchronised) * HTTP_FLAG_RESYNCHRONISED;
+  p->early = !V(p->req_done);
+  V(s->k) = p->r.method;
+  return status == 101 || (V(s->k) == HTTP_METHOD_CONNECT && status < 300);
+}
+
 // The open request of a response, else 0.
 static __always_inline struct http_pending *head_end(struct http_scratch *s, struct direction *d) {
   struct http_direction *h = http_of(d);
@@ -101,16 +113,10 @@ static __always_inline struct http_pending *head_end(struct http_scratch *s, str
     fail(h, HTTP_COUNT_resync_unpaired);
     return 0;
   }
-  u32 status = V(h->status);
-  p->r.status = status;
-  p->r.response_seq = V(h->seq);
+  u32 upgraded = answer(s, h, p), status = V(h->status);
   p->r.response_head = V(s->from);
-  p->r.response_start_ns = V(h->start_ns);
-  p->flags = V(h->flags) | V(h->resynchronised) * HTTP_FLAG_RESYNCHRONISED;
-  p->early = !V(p->req_done);
-  V(s->k) = p->r.method;
   u32 bodiless = status == 204 || status == 304 || V(s->k) == HTTP_METHOD_HEAD;
-  if (status == 101 || (V(s->k) == HTTP_METHOD_CONNECT && status < 300)) { bodiless = 1; V(s->verdict) = OPAQUE_UPGRADED; }
+  if (upgraded) { bodiless = 1; V(s->verdict) = OPAQUE_UPGRADED; }
   if (unlikely(!bodiless && V(h->seen) & CONFLICT)) {                     // its status is certain, nothing that follows is
     bodiless = 1;
     http_count(s, HTTP_COUNT_length_conflict);

@@ -1,3 +1,16 @@
+// A final response was lost inside its head: its status is certain, and so is its request, as after any loss; its size and end are not.
+static __always_inline u32 settle_head(struct http_scratch *s, struct http_direction *h, u32 here) {
+  u32 status = V(h->status);
+  if (status < 200 && status != 101) return 0;
+  struct http_pending *p = pair(s, h);
+  if (!p) return 0;
+  if (answer(s, h, p)) V(s->verdict) = OPAQUE_UPGRADED;
+  V(h->body) = V(s->d.left) = 0;
+  V(s->ended_ns) = here ? V(s->now) : V(s->before);
+  finish(s, &s->d, HTTP_FLAG_UNCERTAIN_END | HTTP_FLAG_UNCERTAIN_SIZE, p);
+  return 1;
+}
+
 // Position is lost. What is certain of the message in hand is kept, then its number is given up, and the next certain start line is waited for.
 int http_settle(struct __sk_buff *skb) {
   u32 zero = 0;
@@ -29,6 +42,12 @@ int http_settle(struct __sk_buff *skb) {
     V(s->ended_ns) = V(s->before);
     finish(s, &s->d, HTTP_FLAG_UNCERTAIN_END | (phase == FIXED ? 0 : HTTP_FLAG_UNCERTAIN_SIZE), 0);
     more = 0;
+  } else if (phase == HEAD && role == RESPONSE && (cause == HTTP_COUNT_resync_gap || cause == HTTP_COUNT_resync_truncated || cause == HTTP_COUNT_resync_carry)) {
+    more = !settle_head(s, h, cause == HTTP_COUNT_resync_truncated);
+    if (V(s->verdict)) {                                        // an upgrade: nothing more is waited for
+      programs.call(skb, PROGRAM_http_stream);
+      return 0;
+    }
   }
   u32 number = V(h->number), losses = V(h->losses), seen = V(h->seen);
   if (certain) V(h->lost_number) = number;
@@ -49,6 +68,7 @@ int http_settle(struct __sk_buff *skb) {
   if (V(s->retry) && cause == HTTP_COUNT_resync_gap) {
     V(h->phase) = START;                                        // what was lost lies before this segment, which may begin with a start line
     V(s->tentative) = 1;
+    V(h->ack) = V(s->d.ack);
   } else V(s->nxt) = V(s->stop);
   V(s->retry) = 0;
   programs.call(skb, PROGRAM_http_stream);

@@ -145,7 +145,7 @@ def exempt(got: Mapping[str, Any]) -> set[str]:
         out |= {"response_end_ns", "request_end_ns"}
         out |= {"error", "side"} if got["error"] == Error.NONE else set()  # how it ended is not claimed either
     if flags & Flag.UNCERTAIN_SIZE:
-        out |= {"request_body", "response_body"}
+        out |= {"request_body", "response_body"} | ({"response_head"} if not got["response_head"] else set())
     return out
 
 

@@ -152,7 +152,7 @@ def test_every_link_type_gives_the_same_exchanges(captures: dict[str, Path], pro
 
 
 def test_bodies_that_a_short_capture_left_out_count_by_length(captures: dict[str, Path], programs: Programs) -> None:
-    """With 128 bytes kept of each frame a body counts with its length; a head that is cut costs its exchange and is counted."""
+    """With 128 bytes kept of each frame a body counts with its length; where a response's head is cut, size and end are flagged."""
     before = programs.counters()["http_resync_truncated"]
 
     result, records = replay_all(captures["terse.pcap"], programs)
@@ -160,14 +160,48 @@ def test_bodies_that_a_short_capture_left_out_count_by_length(captures: dict[str
     got = [(int(r["line"].split(b"/")[1]), int(r["status"]), int(r["response_body"]), Flag(int(r["flags"]))) for r in records]
     uncut = live.TERSE_SIZES.index(7)
     assert got[:uncut] == [(size, 200, size, Flag(0)) for size in live.TERSE_SIZES[:uncut]]
-    assert [(target, status, size) for target, status, size, _ in got[uncut:]] == [(n, 200, n) for n in live.TERSE_SIZES[uncut + 1 :]]
+    assert got[uncut] == (7, 200, 0, Flag.UNCERTAIN_END | Flag.UNCERTAIN_SIZE)
+    uncut += 1
+    assert [(target, status, size) for target, status, size, _ in got[uncut:]] == [(n, 200, n) for n in live.TERSE_SIZES[uncut:]]
     assert all(Flag.RESYNCHRONISED in flags for *_, flags in got[uncut:])
     assert result.truncated > 5
     assert programs.counters()["http_resync_truncated"] > before
 
 
+def test_every_status_of_a_short_capture_is_reported(programs: Programs, tmp_path: Path) -> None:
+    """Each answer's head is cut behind its status line: the next request is an anchor again, and no exchange is lost."""
+    kept: list[capture_files.Kept] = []
+    seqs = {0: 100, 1: 900}
+
+    def send(side: int, flags: int, payload: bytes) -> None:
+        ends, ports = (("10.0.0.1", "10.0.0.2"), (4000, 80)) if side == 0 else (("10.0.0.2", "10.0.0.1"), (80, 4000))
+        frame = ethernet(ipv4(*ends, tcp(*ports, seqs[side], seqs[1 - side] if flags & ACK else 0, flags, payload)), ETHERTYPE_IPV4)
+        kept.append(capture_files.Kept(MOMENT + 1000 * len(kept), frame[:128], len(frame)))
+        seqs[side] += len(payload) + bool(flags & SYN)
+
+    send(0, SYN, b"")
+    send(1, SYN | ACK, b"")
+    for n in range(20):
+        send(0, ACK | PSH, b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % n)
+        head = b"HTTP/1.1 %d OK\r\nServer: nginx/1.22.1\r\nDate: Tue, 24 Nov 2026 17:00:00 GMT\r\nX: %s\r\nContent-Length: 3000\r\n\r\n" % (
+            200 + n,
+            b"y" * 100,
+        )
+        send(1, ACK | PSH, head + bytes(1000))
+        send(1, ACK | PSH, bytes(2000))
+    path = tmp_path / "a.pcap"
+    path.write_bytes(capture_files.pcap(kept))
+
+    result, records = replay_all(path, programs)
+
+    assert [(target_of(r), int(r["status"])) for r in records] == [(f"/{n}", 200 + n) for n in range(20)]
+    assert all(Flag.UNCERTAIN_END | Flag.UNCERTAIN_SIZE in Flag(int(r["flags"])) for r in records)
+    assert records["response_start_ns"].tolist() == [MOMENT + 1000 * (3 + 3 * n) for n in range(20)]
+    assert result.open == 0
+
+
 def test_short_capture_of_long_heads_reports_nothing_false(captures: dict[str, Path], programs: Programs) -> None:
-    """Where every head is cut there is nothing certain: no record, and the losses are counted."""
+    """Where heads are cut, what is reported is true, and the losses are counted."""
     before = programs.counters()["http_resync_truncated"]
 
     _, records = replay_all(captures["short.pcap"], programs)
