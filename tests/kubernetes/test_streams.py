@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,36 @@ def test_a_line_that_the_last_chunk_cuts_is_unreachable(tmp_path: Path) -> None:
         assert next(lines) == [b"{}"]
         with pytest.raises(Unreachable, match="inside a line"):
             next(lines)
+
+
+@pytest.mark.parametrize("is_whole", [True, False], ids=["whole", "cut"])
+def test_a_body_that_ends_with_its_connection_is_read_as_it_comes(tmp_path: Path, is_whole: bool) -> None:
+    """A proxy of HTTP/1.0 sends no chunks: each line is given when it is there, and then the stream is quiet."""
+    read = threading.Semaphore(0)
+
+    def answer(handler: Handler) -> None:
+        handler.protocol_version = "HTTP/1.0"
+        handler.close_connection = True
+        handler.send_response(200)
+        handler.end_headers()
+        for line in LINES:
+            handler.wfile.write(line + b"\n")
+            handler.wfile.flush()
+            read.acquire(timeout=60)
+        if not is_whole:
+            handler.wfile.write(b'{"n":')
+
+    with FakeApi() as api:
+        (tmp_path / "kubeconfig").write_text(api.kubeconfig())
+        api.fault(Fault(PODS, act=answer))
+        stream = Api(Access(str(tmp_path / "kubeconfig"))).watch(PODS, {"watch": "1"}, JSON, 30.0)
+        lines = stream.lines()
+        for line in LINES:
+            assert (next(lines), stream.is_quiet()) == ([line], True)
+            read.release()
+        with nullcontext() if is_whole else pytest.raises(Unreachable, match="inside a line"):
+            assert list(lines) == []
+        stream.close()
 
 
 class Told:

@@ -15,6 +15,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from otel_ebpf_receiver.errors import KubernetesError
@@ -104,12 +105,17 @@ class Stream:
         return not self._poll.poll(0)
 
     def _pieces(self) -> Iterator[list[bytes]]:
-        if not self._response.chunked or self._response.headers.get("Content-Encoding"):
-            yield from ([piece] for piece in self._response.stream(_BLOCK, decode_content=True))
+        response = self._response
+        if not response.chunked:
+            # As a proxy of HTTP/1.0 sends it. The library's `stream` waits until a block is full.
+            yield from ([piece] for piece in iter(partial(response.read1, _BLOCK, decode_content=True), b""))
+            return
+        if response.headers.get("Content-Encoding"):
+            yield from ([piece] for piece in response.stream(_BLOCK, decode_content=True))
             return
         # hot: benchmarks/identity.py. The libraries above this file, which is http.client's, read a chunk and so an event at a time, and keep to themselves
         # what they have read beyond it.
-        yield from _unchunked(self._response._fp.fp)
+        yield from _unchunked(response._fp.fp)
 
     def stop(self) -> None:
         """End it: a reader that waits sees the end at once."""
@@ -155,7 +161,7 @@ class Api:
     def watch(self, path: str, query: Mapping[str, str], accept: str, read_timeout_s: float) -> Stream:
         """An open watch, which may be silent for `read_timeout_s`. Raises Refused and Unreachable."""
         response = self._request(path, query, accept, READ_TIMEOUT_S)
-        sock = response.connection.sock if response.connection is not None else None
+        sock = _socket(response)
         # A watch answers at once and then may be silent: two timeouts, and the library has one.
         if sock is not None:
             sock.settimeout(read_timeout_s)
@@ -237,6 +243,15 @@ def _translated() -> Iterator[None]:
         raise KubernetesError(f"no access to the API server: {error}") from error
     except (HTTPError, ApiException, OSError, ValueError) as error:
         raise Unreachable(f"{type(error).__name__}: {error}") from error
+
+
+def _socket(response: Any) -> socket.socket | None:
+    """What an answer comes through. Where its end is the end of the connection, http.client has let go of it, and only the body's file has it."""
+    if response.connection is not None and response.connection.sock is not None:
+        sock = response.connection.sock
+    else:
+        sock = getattr(getattr(response._fp.fp, "raw", None), "_sock", None)
+    return sock if isinstance(sock, socket.socket) else None
 
 
 class _Lines:
