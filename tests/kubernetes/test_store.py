@@ -484,6 +484,32 @@ def test_owners_are_asked_for_once_and_change_the_resource() -> None:
     assert world.store.wanted_owners() == []
 
 
+def test_owners_are_wanted_as_long_as_there_are_pods_that_need_them() -> None:
+    """Not of pods that are gone, that have another owner now, or that ended elsewhere; nor again where the server knows it no more."""
+    world = World()
+    for number in range(1000):
+        world.put(PODS, cluster.pod(f"job-{number}-x", "10.1.0.9", owner=("Job", f"job-{number}")))
+        world.gone(PODS, f"uid-job-{number}-x")
+    both = [cluster.pod(f"web-77-{number}", f"10.1.0.{number}", owner=("ReplicaSet", "web-77")) for number in (2, 3)]
+    elsewhere: dict[str, Any] = {"node": "node-1", "owner": ("Job", "nightly-1")}
+    world.put(PODS, *both, cluster.pod("moved", "10.1.0.4", owner=("Job", "old")), cluster.pod("lost", "10.1.0.5", owner=("Job", "lost")))
+    world.put(PEERS, cluster.pod("nightly-1-x", "10.2.0.2", **elsewhere))
+    world.store.give_up_owner("uid-lost")
+    before = {one.name for one in world.store.wanted_owners()}
+
+    world.gone(PODS, "uid-web-77-2")
+    world.put(PODS, cluster.pod("moved", "10.1.0.4", owner=("Job", "new")))
+    world.put(PODS, cluster.pod("lost", "10.1.0.5", owner=("Job", "lost"), labels={"app.kubernetes.io/name": "lost"}))
+    world.put(PEERS, cluster.pod("nightly-1-x", "10.2.0.2", phase="Succeeded", **elsewhere))
+    after = {one.name for one in world.store.wanted_owners()}
+    world.gone(PODS, "uid-web-77-3")
+    world.gone(PODS, "uid-moved")
+
+    assert (before, after) == ({"web-77", "old", "nightly-1"}, {"web-77", "new"})
+    assert world.store.wanted_owners() == []
+    assert not world.store.lacks_owners(())
+
+
 def test_the_cluster_is_named_by_kube_system() -> None:
     """Its uid is on every Resource, also of pods known before it."""
     store = Store(Options(cluster.NODE))

@@ -48,6 +48,14 @@ class WantedOwner:
 
 
 @dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Who is asked for, and the uids of the pods that it is asked for."""
+
+    owner: WantedOwner
+    pods: set[str]
+
+
+@dataclass(frozen=True, slots=True)
 class _Ended:
     """Rows of a pod that is gone, until late exchanges have come."""
 
@@ -64,7 +72,7 @@ class Store:
         self._tables: dict[str, dict[str, Any]] = {kind: {} for kind in (*_DERIVED, NAMESPACES)}
         self._rows: dict[str, dict[str, Rows]] = {kind: {} for kind in _DERIVED}
         self._dirty: dict[str, dict[str, None]] = {kind: {} for kind in _DERIVED}
-        self._wanted: dict[str, WantedOwner] = {}
+        self._wanted: dict[str, _Wanted] = {}
         self._joined: dict[str, tuple[bytes, bytes]] = {}
         self._owners: dict[str, Owner | None] = {}
         self._namespaces: dict[str, Namespace] = {}
@@ -126,13 +134,13 @@ class Store:
             value = _with_end(value, old, now_ns)
         if value == old:
             return False
+        if kind in (PODS, PEERS):
+            self._want_owner(kind, uid, old, value)
         if value is None:
             del table[uid]
             self._forget(kind, uid, old, now_ns)
         else:
             table[uid] = value
-            if isinstance(value, Pod):
-                self._want_owner(kind, value)
             self._mark(kind, uid)
         return True
 
@@ -152,14 +160,20 @@ class Store:
         self._mark(PODS, uid)
         return True
 
+    @property
+    def wants_owners(self) -> bool:
+        """There are `wanted_owners`. Any thread may ask."""
+        return bool(self._wanted)
+
     def lacks_owners(self, known: Container[str]) -> bool:
         """There are `wanted_owners` whose uid is not among these."""
         # hot: benchmarks/identity.py. Nearly always there are none.
         return bool(self._wanted) and any(uid not in known for uid in self._wanted)
 
     def wanted_owners(self) -> list[WantedOwner]:
-        """Controllers whose own controller is not known yet: for pods of this node, and for Jobs, whose names do not tell."""
-        return list(self._wanted.values())
+        """Controllers whose own controller is not known yet: of pods of this node, and Jobs, whose names do not tell, also of others' pods
+        that run. Those of nobody are not among them."""
+        return [one.owner for one in self._wanted.values()]
 
     def give_up_owner(self, uid: str) -> None:
         """The ReplicaSet or Job `uid` is not there any more."""
@@ -206,10 +220,19 @@ class Store:
             reports_unknown=not self._options.include,
         )
 
-    def _want_owner(self, kind: str, pod: Pod) -> None:
-        owner = pod.owner
-        if owner and owner.uid not in self._owners and (owner.kind == "Job" or (owner.kind == "ReplicaSet" and kind == PODS)):
-            self._wanted[owner.uid] = WantedOwner(owner.kind, pod.namespace, owner.name, owner.uid)
+    def _want_owner(self, kind: str, uid: str, old: Pod | None, new: Pod | None) -> None:
+        """A pod came, changed or went, and with it who is asked for."""
+        before, after = _asked_for(kind, old), _asked_for(kind, new)
+        if before == after:
+            # Also where it was asked for, and the server knows it no more.
+            return
+        if before and (wanted := self._wanted.get(before.uid)):
+            wanted.pods.discard(uid)
+            if not wanted.pods:
+                del self._wanted[before.uid]
+        if new and after and after.uid not in self._owners:
+            made = _Wanted(WantedOwner(after.kind, new.namespace, after.name, after.uid), set())
+            self._wanted.setdefault(after.uid, made).pods.add(uid)
 
     def _move(self, kind: str) -> None:
         """Somebody's addresses or ports are not what they were."""
@@ -345,6 +368,15 @@ class Store:
     def _release(self, old: Rows | None) -> None:
         for key in old.held if old else ():
             self._slots.release(key)
+
+
+def _asked_for(kind: str, pod: Pod | None) -> Owner | None:
+    """The owner of a pod, if it matters who is above it."""
+    if pod is None or pod.owner is None:
+        return None
+    if pod.owner.kind == "Job":
+        return pod.owner if kind == PODS or not pod.is_ended else None
+    return pod.owner if pod.owner.kind == "ReplicaSet" and kind == PODS else None
 
 
 def _with_end(pod: Pod, old: Pod | None, now_ns: int) -> Pod:
