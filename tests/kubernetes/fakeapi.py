@@ -41,6 +41,8 @@ class Fault:
     times: int = -1
     only: Callable[[dict[str, str]], bool] = lambda query: True
     act: Callable[[Handler], None] | None = None
+    until: threading.Event | None = None
+    """The answer comes only then."""
 
 
 @dataclass
@@ -281,6 +283,8 @@ class Handler(BaseHTTPRequestHandler):
             fault = self._fault(parts.path, query)
             token = self.headers.get("authorization", "").partition(" ")[2]
             is_known = self.state.tokens is None or token in self.state.tokens
+        if fault and fault.until:
+            fault.until.wait(60)
         if not is_known:
             self.status(401, "Unauthorized")
         elif fault and fault.act:

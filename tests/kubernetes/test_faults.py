@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -9,14 +10,19 @@ from typing import Any
 
 import pytest
 
+from otel_ebpf_receiver.errors import CaptureError
+from otel_ebpf_receiver.identity.address import packed
 from otel_ebpf_receiver.identity.directory import Directory
+from otel_ebpf_receiver.identity.kubernetes import cluster as following_cluster
 from otel_ebpf_receiver.identity.kubernetes.client import Access, Api
 from otel_ebpf_receiver.identity.kubernetes.cluster import Cluster
 from otel_ebpf_receiver.identity.kubernetes.rows import Options
+from otel_ebpf_receiver.identity.kubernetes.store import Store
 from otel_ebpf_receiver.identity.kubernetes.watch import Phase
+from otel_ebpf_receiver.identity.snapshot import Snapshot
 from tests.kubernetes import cluster
 from tests.kubernetes.fakeapi import FakeApi, Fault, Handler
-from tests.kubernetes.following import QUICK, following, small, until
+from tests.kubernetes.following import QUICK, Following, following, small, until
 
 PODS, SLICES = "/api/v1/pods", "/apis/discovery.k8s.io/v1/endpointslices"
 OWN = "spec.nodeName=node-0"
@@ -252,6 +258,112 @@ def test_without_the_right_to_owners_names_are_still_good(tmp_path: Path) -> Non
             assert agent.cluster.status().missing == (
                 "owners: 403: forbidden; allow get of replicasets.apps and jobs.batch to the agent's service account",
             )
+            api.mend()
+            until(lambda: not agent.cluster.status().missing, "allowed later, it is used")
+            until(lambda: any(one.attributes.get("k8s.deployment.uid") == "uid-web" for one in agent.directory.snapshot.workloads))
+
+
+def test_another_fault_of_owners_is_told_as_it_is(tmp_path: Path) -> None:
+    """It is no matter of permissions, and none any more when the pod that it is about is gone."""
+    with FakeApi() as api:
+        small(api)
+        api.fault(Fault("/apis/apps", 500, "no answer today"))
+        with following(tmp_path, api.kubeconfig()) as agent:
+            agent.until_who("10.1.0.2", "web")
+            until(lambda: agent.cluster.status().missing == ("owners: 500: no answer today",))
+            api.delete("Pod", "uid-web-77-1")
+            until(lambda: not agent.cluster.status().missing, "nothing is missing")
+
+
+@pytest.mark.parametrize(("status", "retry_after"), [(403, ""), (429, "3600")])
+def test_owners_that_are_refused_are_not_asked_for_one_after_the_other(tmp_path: Path, status: int, retry_after: str) -> None:
+    """What holds for one holds for all, however much happens meanwhile and whoever comes."""
+    with FakeApi() as api:
+        small(api)
+        api.put(*(cluster.pod(f"w{number}-77-1", f"10.1.0.{number}", owner=("ReplicaSet", f"w{number}-77")) for number in range(10, 40)))
+        api.fault(Fault("/apis/apps", status, "refused", retry_after=retry_after))
+        with following(tmp_path, api.kubeconfig(), timing=replace(QUICK, forbidden_s=3600.0, gather_s=0.1)) as agent:
+            for number in range(40, 45):
+                api.put(cluster.pod(f"w{number}-77-1", f"10.1.0.{number}", owner=("ReplicaSet", f"w{number}-77")))
+                agent.until_who(f"10.1.0.{number}", f"w{number}-77")
+            asked = [one.path for one in api.state.requests if one.path.startswith("/apis/apps")]
+
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("path", [PODS, "/apis/apps"], ids=["how many pods", "owners"])
+def test_pods_are_named_while_a_question_has_no_answer(tmp_path: Path, path: str) -> None:
+    """At start and later; the answer is used when it comes."""
+    answered = threading.Event()
+    with FakeApi() as api:
+        small(api)
+        api.fault(Fault(path, until=answered, only=lambda query: path != PODS or query.get("limit") == "1"))
+        try:
+            with following(tmp_path, api.kubeconfig(), peers="auto") as agent:
+                agent.until_who("10.1.0.2", "web")
+                api.put(cluster.pod("new-88-1", "10.1.0.9", owner=("ReplicaSet", "new-88"), labels={"pod-template-hash": "88"}))
+                agent.until_who("10.1.0.9", "new")
+                status = agent.cluster.status()
+                answered.set()
+                agent.until_who("10.2.0.2", "far")
+                until(lambda: any(one.attributes.get("k8s.deployment.uid") == "uid-web" for one in agent.directory.snapshot.workloads))
+        finally:
+            answered.set()
+
+    assert (status.peers_error, status.owner_error) == ("", "")
+
+
+def test_whoever_cannot_be_told_the_addresses_now_is_told_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else depends on it: pods are named meanwhile, and the fault is seen until then."""
+    monkeypatch.setattr(following_cluster, "_FAULT_RETRY_S", 0.1)
+    told: list[frozenset[bytes]] = []
+    is_broken = True
+
+    def tell(addresses: frozenset[bytes]) -> None:
+        if is_broken:
+            raise CaptureError("too many open files")
+        told.append(addresses)
+
+    with FakeApi() as api:
+        small(api)
+        (tmp_path / "kubeconfig").write_text(api.kubeconfig())
+        directory = Directory(is_cluster=True)
+        made = Cluster(Api(Access(str(tmp_path / "kubeconfig"))), directory, Options(cluster.NODE), peers="pods", timing=QUICK)
+        made.on_addresses = tell
+        made.start()
+        try:
+            agent = Following(made, directory)
+            until(lambda: made.status().missing == ("addresses: CaptureError: too many open files",), "the fault is seen")
+            api.put(cluster.pod("p3", "10.1.0.3"))
+            agent.until_who("10.1.0.3", "p3")
+            is_broken = False
+            agent.until_synced()
+        finally:
+            made.stop()
+
+    assert told == [frozenset({packed("192.168.0.1")})]
+
+
+def test_a_snapshot_that_fails_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of what was to be in it is lost, and the fault is seen until then."""
+    monkeypatch.setattr(following_cluster, "_FAULT_RETRY_S", 0.1)
+    build, is_broken = Store.build, True
+
+    def fail(store: Store, now_ns: int, *, is_current: bool) -> Snapshot:
+        if is_broken:
+            raise MemoryError("no more")
+        return build(store, now_ns, is_current=is_current)
+
+    monkeypatch.setattr(Store, "build", fail)
+    with FakeApi() as api:
+        small(api)
+        with following(tmp_path, api.kubeconfig()) as agent:
+            until(lambda: "snapshot: MemoryError: no more" in agent.cluster.status().missing, "the fault is seen")
+            is_broken = False
+            agent.until_synced()
+            named = [agent.who(one) for one in ("10.1.0.2", "10.2.0.2", "10.96.0.1", "192.168.0.2")]
+
+    assert named == ["web", "far", "web", "node-1"]
 
 
 def test_retry_after_is_honoured(tmp_path: Path) -> None:

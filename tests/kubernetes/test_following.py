@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from otel_ebpf_receiver.identity.kubernetes import cluster as following_cluster
 from otel_ebpf_receiver.identity.kubernetes.cluster import PEERS_MAX
 from otel_ebpf_receiver.identity.kubernetes.watch import Phase
 from otel_ebpf_receiver.identity.snapshot import Trait
 from tests.kubernetes import cluster
 from tests.kubernetes.fakeapi import COLLECTIONS, FakeApi, Fault, Handler
-from tests.kubernetes.following import QUICK, following, small, until
+from tests.kubernetes.following import QUICK, Following, following, small, until
 
 PODS = "/api/v1/pods"
 
@@ -49,6 +51,60 @@ def test_changes_arrive(tmp_path: Path) -> None:
             agent.until_who("10.1.0.9", "renamed")
             api.delete("Service", "uid-svc-shiny")
             agent.until_who("10.96.0.9", "-")
+
+
+def _attributes(agent: Following, pod: str) -> Mapping[str, object]:
+    """Those of a pod's Resource; none: nobody knows it yet."""
+    return next((one.attributes for one in agent.directory.snapshot.workloads if one.attributes.get("k8s.pod.name") == pod), {})
+
+
+def test_a_pod_is_not_named_before_its_owners_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are asked for when it is seen, at start and later, and its first snapshot waits for the answer."""
+    monkeypatch.setattr(following_cluster, "_FIRST_WAIT_S", 60.0)
+    monkeypatch.setattr(following_cluster, "_OWNERS_WAIT_S", 60.0)
+    answered = threading.Event()
+    path = "/apis/apps/v1/namespaces/shop/replicasets/"
+    with FakeApi() as api:
+        small(api)
+        api.put(cluster.controller("ReplicaSet", "new-88", ("Deployment", "new")))
+        api.fault(Fault(path, until=answered))
+        with following(tmp_path, api.kubeconfig(), peers="auto") as agent:
+            known = []
+            for pod, owner in (("web-77-1", "web-77"), ("new-88-1", "new-88")):
+                answered.clear()
+                api.put(cluster.pod(pod, "10.1.0.2", owner=("ReplicaSet", owner)))
+                until(lambda owner=owner: bool(api.asked(path + owner)), "its owner is asked for")  # type: ignore[misc]
+                time.sleep(0.3)
+                known.append(_attributes(agent, pod))
+                answered.set()
+                until(lambda pod=pod: bool(_attributes(agent, pod)), "the pod is known")  # type: ignore[misc]
+                known.append(_attributes(agent, pod))
+            agent.until_synced()
+            asked = [len(api.asked(path + owner)) for owner in ("web-77", "new-88")]
+
+    assert [one.get("k8s.deployment.uid") for one in known] == [None, "uid-web", None, "uid-new"]
+    assert not known[0]
+    assert not known[2]
+    assert asked == [1, 1]
+
+
+def test_jobs_of_remote_pods_that_have_ended_are_not_asked_for(tmp_path: Path) -> None:
+    """Nor is a ReplicaSet of another node; a Job is, while its pod runs, and this node's also afterwards."""
+    with FakeApi() as api:
+        small(api)
+        api.put(
+            cluster.pod("old-1-x", "10.2.0.8", node="node-1", owner=("Job", "old-1"), phase="Succeeded"),
+            cluster.pod("api-88-x", "10.2.0.9", node="node-1", owner=("ReplicaSet", "api-88")),
+            cluster.pod("nightly-1-x", "10.2.0.3", node="node-1", owner=("Job", "nightly-1")),
+            cluster.pod("ended-1-x", "10.1.0.8", owner=("Job", "ended-1"), phase="Failed"),
+            cluster.controller("Job", "nightly-1", ("CronJob", "nightly")),
+        )
+        with following(tmp_path, api.kubeconfig()) as agent:
+            agent.until_synced()
+            agent.until_who("10.2.0.3", "nightly")
+            asked = {one.path.rpartition("/")[2] for one in api.state.requests if "/namespaces/" in one.path}
+
+    assert asked == {"web-77", "nightly-1", "ended-1"}
 
 
 def test_lists_come_in_pages_and_watches_go_on_from_them(tmp_path: Path) -> None:

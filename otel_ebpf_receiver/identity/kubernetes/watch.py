@@ -333,7 +333,7 @@ class Watch:
             # The usual end of an old version, and no fault: listed anew at once, unless that helped nothing the last time.
             self._version, wait_s = "", 0.0 if is_first else wait_s
         elif status == 403:
-            wait_s = timing.forbidden_s * random.uniform(0.75, 1.25)
+            wait_s = around(timing.forbidden_s)
         elif status == 401:
             with contextlib.suppress(KubernetesError):
                 self._api.renew()
@@ -366,6 +366,11 @@ class Watch:
         old, self._state = self._state, replace(self._state, **changes)
         if (old.phase, old.is_synced) != (self._state.phase, self._state.is_synced):
             self._sink.changed(self.kind)
+
+
+def around(seconds: float) -> float:
+    """About so long, so that not all agents come at once."""
+    return seconds * random.uniform(0.75, 1.25)
 
 
 def mutex() -> threading.Lock:
