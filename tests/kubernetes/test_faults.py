@@ -64,6 +64,20 @@ def test_unreachable_at_start(tmp_path: Path) -> None:
     assert hopes == [False, True]
 
 
+def test_a_server_that_takes_questions_and_says_nothing(tmp_path: Path) -> None:
+    """The node itself is named all the same, long before anybody gives up waiting for an answer."""
+    end = threading.Event()
+    with FakeApi() as api:
+        api.fault(Fault("/", act=lambda handler: end.wait(60)))
+        with following(tmp_path, api.kubeconfig()) as agent:
+            agent.until_who("127.0.0.1", "node-0")
+            status = agent.cluster.status()
+            end.set()
+
+    assert {state.phase for state in status.watches.values()} == {Phase.STARTING}
+    assert len(status.missing) == 6
+
+
 def test_a_list_is_missing_until_it_is_in_a_snapshot(tmp_path: Path) -> None:
     """Whoever asks for a pod of it meanwhile may wait, also where nothing could be hoped for before."""
     (tmp_path / "kubeconfig").write_text(FakeApi().kubeconfig())

@@ -223,6 +223,8 @@ class Cluster:
         first_s = watch.monotonic_s() + _FIRST_WAIT_S
         while not worker.is_stopping() and not self._has_answers() and (left_s := first_s - watch.monotonic_s()) > 0:
             worker.pause(left_s)
+        # The node itself is known, though the server may have said nothing yet.
+        self._is_changed = True
         while not worker.is_stopping():
             if self._wait_s() <= 0:
                 # The first one has waited for everybody already, and until it is there nobody in the node's network is known.
