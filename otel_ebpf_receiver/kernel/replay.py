@@ -36,8 +36,8 @@ _BIG_TCP_BYTES = 1 << 20
 _FAMILIES = {2: _IPV4, 10: _IPV6, 23: _IPV6, 24: _IPV6, 28: _IPV6, 30: _IPV6}
 """Address families of loopback captures: IPv6 has another number on Linux, Windows, NetBSD and OpenBSD, FreeBSD and macOS."""
 
-_NOT_TOLD = re.compile(r".*_(given_up|unpaired|resync_\w+|length_conflict)|flows_distrusted|no_flow|collided")
-"""Counters of what is not reported, and why."""
+_NOT_WHOLE = re.compile(r".*_(given_up|unpaired|resync_\w+|length_conflict)|flows_distrusted|no_flow|collided")
+"""Counters of what was not there or not understood, and what became of it."""
 _ENDS = ("answered", "reset", "closed", "given_up")
 
 Emit = Callable[[str, NDArray[np.void]], None]
@@ -74,7 +74,7 @@ class Programs(Protocol):
 class Replayed:
     """What came of a replay. Counts frames of the file, records of all sources; `error` is why the file could not be read (to its end).
 
-    `not_told`: what the kernel counted of exchanges that it gave up, by its own names; none where all is well.
+    `not_whole`: what the kernel counted of exchanges that it gave up, by its own names; none where all is well.
     """
 
     frames: int = 0
@@ -84,17 +84,17 @@ class Replayed:
     records: int = 0
     lost: int = 0
     open: int = 0
-    not_told: dict[str, int] = field(default_factory=dict)
+    not_whole: dict[str, int] = field(default_factory=dict)
     unknown: Counter[int] = field(default_factory=Counter)
     error: CaptureError | None = None
 
     def summary(self) -> str:
         """One line for people."""
         unknown = f", {self.unknown.total()} left out: link type {self._unknown_types()} is not known" if self.unknown else ""
-        not_told = "; not told: " + ", ".join(f"{name} {count}" for name, count in self.not_told.items()) if self.not_told else ""
+        not_whole = "; not whole: " + ", ".join(f"{name} {count}" for name, count in self.not_whole.items()) if self.not_whole else ""
         return (
             f"{self.frames} frames ({self.not_ip} not IP, {self.split} split, {self.truncated} truncated{unknown}), "
-            f"{self.records} exchanges, {self.open} open at the end, {self.lost} records lost{not_told}"
+            f"{self.records} exchanges, {self.open} open at the end, {self.lost} records lost{not_whole}"
         )
 
     def refuse_unknown(self, path: str) -> None:
@@ -126,15 +126,15 @@ def replay(path: str | os.PathLike[str], programs: Programs, emit: Emit) -> Repl
     result.open = programs.open_requests().count
     counters = {name: count - before.get(name, 0) for name, count in programs.counters().items()}
     result.lost = sum(count for name, count in counters.items() if name.endswith("lost"))
-    result.not_told = not_told(counters, result.open)
+    result.not_whole = not_whole(counters, result.open)
     result.refuse_unknown(os.fspath(path))
     return result
 
 
-def not_told(counters: Mapping[str, int], open_now: int) -> dict[str, int]:
+def not_whole(counters: Mapping[str, int], open_now: int) -> dict[str, int]:
     """The counters that say which exchanges are not reported, and why. `evicted`, which has none, are requests that began, did not end and are not
     among those `open_now`."""
-    found = {name: count for name, count in counters.items() if count and _NOT_TOLD.fullmatch(name)}
+    found = {name: count for name, count in counters.items() if count and _NOT_WHOLE.fullmatch(name)}
     sources = [name.removesuffix("_opened") for name in counters if name.endswith("_opened")]
     begun = sum(counters[f"{source}_opened"] for source in sources)
     ended = sum(counters.get(f"{source}_{end}", 0) for source in sources for end in _ENDS)

@@ -67,8 +67,12 @@ def test_unreachable_at_start(tmp_path: Path) -> None:
 def test_a_server_that_takes_questions_and_says_nothing(tmp_path: Path) -> None:
     """The node itself is named all the same, long before anybody gives up waiting for an answer."""
     end = threading.Event()
+
+    def say_nothing(handler: Handler) -> None:
+        end.wait(60)
+
     with FakeApi() as api:
-        api.fault(Fault("/", act=lambda handler: end.wait(60)))
+        api.fault(Fault("/", act=say_nothing))
         with following(tmp_path, api.kubeconfig()) as agent:
             agent.until_who("127.0.0.1", "node-0")
             status = agent.cluster.status()

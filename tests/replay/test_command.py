@@ -24,9 +24,9 @@ def run(path: Path) -> tuple[int, list[dict[str, Any]], str]:
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
-def many(path: Path, count: int, *, kept: int = 65535, is_ended: bool = False) -> None:
+def many(path: Path, count: int, *, kept: int = 65535, reason: bytes = b"OK", is_ended: bool = False) -> None:
     """A raw IP capture of one connection with so many exchanges, of each packet at most `kept` bytes."""
-    asked, answered = b"GET /%08d HTTP/1.1\r\nHost: h\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    asked, answered = b"GET /%08d HTTP/1.1\r\nHost: h\r\n\r\n", b"HTTP/1.1 200 " + reason + b"\r\nContent-Length: 0\r\n\r\n"
     size = len(asked % 0)
     ends = (("10.0.0.1", "10.0.0.2"), ("10.0.0.2", "10.0.0.1"))
     packets = [ipv4(*ends[0], tcp(5000, 80, -1, 0, SYN)), ipv4(*ends[1], tcp(80, 5000, -1, 0, SYN | ACK))]
@@ -71,15 +71,27 @@ def test_real_traffic_gives_what_tshark_finds(captures: dict[str, Path]) -> None
 
 
 def test_exchanges_that_were_given_up_are_told_with_the_reason(tmp_path: Path) -> None:
-    """A capture that left out the ends of long packets gives no exchange, and the line says of how many requests and why."""
+    """A capture that left out the ends of status lines gives no exchange, and the line says of how many requests and why."""
     path = tmp_path / "a.pcap"
-    many(path, 3, kept=76, is_ended=True)
+    many(path, 3, kept=76, reason=b"of a length that does not fit", is_ended=True)
 
     code, objects, messages = run(path)
 
     assert (code, objects) == (0, [])
     assert "0 exchanges" in messages
-    assert "0 records lost; not told: http_given_up 3, http_resync_truncated 3\n" in messages
+    assert "0 records lost; not whole: http_given_up 3, http_resync_truncated 1\n" in messages
+
+
+def test_exchanges_whose_answers_are_cut_behind_the_status_are_told(tmp_path: Path) -> None:
+    """Each is flagged, and the line says that something was not there."""
+    path = tmp_path / "a.pcap"
+    many(path, 3, kept=76, is_ended=True)
+
+    code, objects, messages = run(path)
+
+    assert (code, [found["http.response.status_code"] for found in objects]) == (0, [200, 200, 200])
+    assert all({"uncertain_end", "uncertain_size"} <= set(found["otel_ebpf_receiver.flags"]) for found in objects)
+    assert "3 exchanges, 0 open at the end, 0 records lost; not whole: http_resync_truncated 3\n" in messages
 
 
 def test_broken_file_is_told_after_what_was_good(tmp_path: Path) -> None:

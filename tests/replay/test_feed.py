@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from otel_ebpf_receiver.kernel.replay import DRAIN_BYTES, DRAIN_FRAMES, Transport, not_told, replay
+from otel_ebpf_receiver.kernel.replay import DRAIN_BYTES, DRAIN_FRAMES, Transport, not_whole, replay
 from tests.replay.capture_files import Kept, Ng, pcap
 from tests.replay.reassembly import Nothing, Reassembly
 from tests.wire.packets import ACK, ETHERTYPE_ARP, ETHERTYPE_IPV4, ethernet, ipv4, tcp
@@ -112,13 +112,13 @@ def test_every_frame_is_counted_by_what_it_is(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_not_told_goes_by_the_kernels_own_names() -> None:
+def test_what_is_not_whole_goes_by_the_kernels_own_names() -> None:
     """Counters of what was given up and why, those that are not zero, and requests that nothing else accounts for; of a good capture none."""
     good = {"packets": 99, "blind_reset": 4, "holes": 2, "http_opened": 9, "http_answered": 7, "http_closed": 1, "http_resynchronised": 1}
     bad = {"no_flow": 1, "http_opened": 30, "http_given_up": 2, "http_unpaired": 3, "http_resync_gap": 4, "http_resync_syntax": 0}
 
-    assert not_told(good, 1) == {}
-    assert not_told(good | bad, 1) == {"no_flow": 1, "http_given_up": 2, "http_unpaired": 3, "http_resync_gap": 4, "evicted": 19}
+    assert not_whole(good, 1) == {}
+    assert not_whole(good | bad, 1) == {"no_flow": 1, "http_given_up": 2, "http_unpaired": 3, "http_resync_gap": 4, "evicted": 19}
 
 
 def test_file_of_unknown_link_types_only_is_an_error(tmp_path: Path) -> None:
