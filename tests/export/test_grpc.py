@@ -21,6 +21,7 @@ from otel_ebpf_receiver.export.otlp.options import Compression, OtlpOptions, Pro
 from otel_ebpf_receiver.export.queue import Books
 from otel_ebpf_receiver.export.sender import Answer, Backoff, Verdict
 from tests.export.certificates import Certificates, make_certificates
+from tests.export.pausing import tries_at_once
 from tests.export.payloads import points, spans
 from tests.export.receivers import GrpcReceiver, Reply
 
@@ -255,15 +256,7 @@ def test_a_retry_info_without_a_delay_leaves_the_pause_to_us() -> None:
     """It says that to try again makes sense, not that it should be done at once."""
     reply = Reply(grpc.StatusCode.UNAVAILABLE, trailers=(("google.rpc.retryinfo-bin", b""),))
     with GrpcReceiver([reply]) as receiver:
-        destination = OtlpDestination({Signal.TRACES: options_for(receiver.endpoint)}, backoff=Backoff(60.0, 60.0))
-        destination.start()
-        destination.offer(Signal.TRACES, spans(1))
-        assert receiver.wait_for(requests=1)
-
-        assert not destination.flush(0.3)
-        destination.stop()
-
-    assert len(receiver.requests) == 1
+        assert tries_at_once(receiver, options_for(receiver.endpoint)) == 1
 
 
 def test_a_server_that_is_killed_and_comes_back_gets_everything() -> None:

@@ -17,6 +17,7 @@ from otel_ebpf_receiver.export.otlp.options import OtlpOptions
 from otel_ebpf_receiver.export.otlp.split import splitter
 from otel_ebpf_receiver.export.queue import Books, Queue, QueueLimits
 from otel_ebpf_receiver.export.sender import Answer, Backoff, Sender, Verdict
+from tests.export.pausing import tries_at_once
 from tests.export.payloads import points, spans
 from tests.export.receivers import HttpReceiver, Reply
 
@@ -139,15 +140,7 @@ def test_retry_after_is_waited_for() -> None:
 def test_a_server_that_asks_for_no_pause_gets_our_own(when: str) -> None:
     """A delay of nothing, or a date that is over, does not switch the back-off off."""
     with HttpReceiver([Reply(503, headers={"Retry-After": when})]) as receiver:
-        destination = OtlpDestination({Signal.TRACES: OtlpOptions(f"{receiver.endpoint}/v1/traces")}, backoff=Backoff(60.0, 60.0))
-        destination.start()
-        destination.offer(Signal.TRACES, spans(1))
-        assert receiver.wait_for(requests=1)
-
-        assert not destination.flush(0.3)
-        destination.stop()
-
-    assert len(receiver.requests) == 1
+        assert tries_at_once(receiver, OtlpOptions(f"{receiver.endpoint}/v1/traces")) == 1
 
 
 def test_a_server_that_asks_for_no_pause_is_not_stormed_at_the_end() -> None:
